@@ -1,0 +1,129 @@
+package decant
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// DeviceInfo is what a device says of itself: at discovery before it has
+// joined, and in each report after.
+type DeviceInfo struct {
+	ID           string            `json:"id" doc:"Derived from the device's public key"`
+	Name         string            `json:"name"`
+	Site         string            `json:"site,omitempty" doc:"The site it has joined"`
+	Version      string            `json:"version" doc:"Version of the supervisor"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Addresses    []string          `json:"addresses,omitempty" doc:"host:port of the device's own API, best first"`
+	Capabilities Capabilities      `json:"capabilities"`
+	State        DeviceState       `json:"state"`
+}
+
+// Capabilities are what a device is and has; they change only by a new
+// configuration or a new machine.
+type Capabilities struct {
+	OS          string       `json:"os"`
+	Arch        string       `json:"arch" doc:"As Go names it: amd64, arm64, arm, riscv64, ..."`
+	Kernel      string       `json:"kernel,omitempty"`
+	Cores       int          `json:"cores"`
+	Memory      Bytes        `json:"memory"`
+	Engine      string       `json:"engine" doc:"How Wasm runs here: compiler or interpreter"`
+	Inference   []Backend    `json:"inference,omitempty"`
+	Peripherals []Peripheral `json:"peripherals,omitempty"`
+}
+
+// Backend is a runtime for models.
+type Backend struct {
+	Name    string   `json:"name" doc:"onnxruntime"`
+	Version string   `json:"version,omitempty"`
+	Formats []string `json:"formats" doc:"Model formats it loads: onnx"`
+}
+
+// Peripheral is something a device can bind into a guest as /dev/<name>.
+type Peripheral struct {
+	Name string `json:"name"`
+	Type string `json:"type" doc:"What needs are matched on: microphone, camera, screen, ..."`
+}
+
+// DeviceState is what changes by itself while a device runs.
+type DeviceState struct {
+	Load       float64   `json:"load" doc:"One-minute load average divided by cores"`
+	FreeMemory Bytes     `json:"free_memory"`
+	Uptime     Duration  `json:"uptime,omitempty"`
+	At         time.Time `json:"at"`
+}
+
+// Loads reports whether one of the device's backends loads models of format.
+func (c Capabilities) Loads(format string) bool {
+	return slices.ContainsFunc(c.Inference, func(b Backend) bool { return slices.Contains(b.Formats, format) })
+}
+
+// PeripheralOf returns the peripheral that serves need: the one of that name,
+// else the first of that type by name.
+func (c Capabilities) PeripheralOf(need string) (Peripheral, bool) {
+	byName := slices.SortedFunc(slices.Values(c.Peripherals), func(a, b Peripheral) int {
+		return strings.Compare(a.Name, b.Name)
+	})
+	for _, p := range byName {
+		if p.Name == need {
+			return p, true
+		}
+	}
+	for _, p := range byName {
+		if p.Type == need {
+			return p, true
+		}
+	}
+	return Peripheral{}, false
+}
+
+// DeviceStatus is how far a device has come with its site.
+type DeviceStatus string
+
+// A device is known when it was discovered, and joined once it holds a
+// certificate of the site. Only joined devices are given work.
+const (
+	DeviceKnown  DeviceStatus = "known"
+	DeviceJoined DeviceStatus = "joined"
+)
+
+// Device is a device as the orchestrator's database has it.
+type Device struct {
+	DeviceInfo
+	Status    DeviceStatus `json:"status"`
+	Online    bool         `json:"online" doc:"Holds a lease at an orchestrator now"`
+	FirstSeen time.Time    `json:"first_seen"`
+	LastSeen  time.Time    `json:"last_seen"`
+}
+
+// Check returns an Invalid error for a DeviceInfo that cannot be kept: foreign
+// devices write it.
+func (d DeviceInfo) Check() error {
+	if err := CheckName("device", d.ID); err != nil {
+		return err
+	}
+	if err := CheckName("device", d.Name); err != nil {
+		return err
+	}
+	if len(d.Labels) > 64 || len(d.Addresses) > 16 || len(d.Capabilities.Peripherals) > 256 || len(d.Capabilities.Inference) > 16 {
+		return Errorf(Invalid, "device %s says too much of itself: at most 64 labels, 16 addresses, 256 peripherals, 16 backends", d.Name)
+	}
+	for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
+		if err := CheckName("label", k); err != nil {
+			return err
+		}
+		if len(d.Labels[k]) > 256 {
+			return Errorf(Invalid, "device %s: label %s is longer than 256 bytes", d.Name, k)
+		}
+	}
+	for _, p := range d.Capabilities.Peripherals {
+		if err := CheckName("peripheral", p.Name); err != nil {
+			return err
+		}
+		if err := CheckName("peripheral type", p.Type); err != nil {
+			return err
+		}
+	}
+	return nil
+}
