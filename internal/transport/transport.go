@@ -4,7 +4,11 @@
 // over HTTP. transporttest has the suite that each implementation passes.
 package transport
 
-import "context"
+import (
+	"context"
+
+	"github.com/decant-project/decant"
+)
 
 // MaxBody bounds a request and a response, in bytes.
 const MaxBody = 64 << 20
@@ -48,4 +52,29 @@ type Handler interface {
 //   - decant.Internal: the answer was lost midway; the call may have been executed
 type Caller interface {
 	Call(ctx context.Context, to Target, req *Request) (*Response, error)
+}
+
+// CheckRequest returns an Invalid error for a request that no Caller sends.
+func CheckRequest(req *Request) error {
+	switch {
+	case req.Application == "" || req.Component == "":
+		return decant.Errorf(decant.Invalid, "call of %q/%q: name an application and a component", req.Application, req.Component)
+	case len(req.Body) > MaxBody:
+		return decant.Errorf(decant.Invalid, "request of %d bytes to %s/%s: can be %s at most", len(req.Body), req.Application, req.Component, decant.Bytes(MaxBody))
+	}
+	return nil
+}
+
+// CheckResponse returns an Exhausted error for a response that no Handler's
+// caller gets.
+func CheckResponse(resp *Response) error {
+	if len(resp.Body) > MaxBody {
+		return decant.Errorf(decant.Exhausted, "response of %d bytes: can be %s at most", len(resp.Body), decant.Bytes(MaxBody))
+	}
+	return nil
+}
+
+// Panicked is what a caller is told when the handler panicked.
+func Panicked() error {
+	return decant.Errorf(decant.Internal, "the device failed while it handled the call, which may have been executed").WithHelp("see the device's log")
 }

@@ -1,0 +1,105 @@
+package httptransport
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/problem"
+	"github.com/decant-project/decant/internal/transport"
+)
+
+// uploadTimeout bounds how long a request's body may take to arrive.
+const uploadTimeout = 5 * time.Minute
+
+// Handler answers calls by h, mounted at Pattern. h gets the whole request at
+// once, and a context that ends when the caller goes or waits no longer.
+func Handler(h transport.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer answerPanic(w)
+		resp, err := call(h, w, r)
+		if err != nil {
+			problem.Write(w, err)
+			return
+		}
+		header := w.Header()
+		header["Content-Type"] = nil // or net/http would guess one
+		if resp.ContentType != "" {
+			header["Content-Type"] = []string{resp.ContentType}
+		}
+		header["Content-Length"] = []string{strconv.Itoa(len(resp.Body))}
+		_, _ = w.Write(resp.Body) // an error says that the caller has gone
+	})
+}
+
+func call(h transport.Handler, w http.ResponseWriter, r *http.Request) (*transport.Response, error) {
+	req := &transport.Request{
+		Application: r.PathValue("app"),
+		Component:   r.PathValue("component"),
+		Function:    r.PathValue("function"),
+		ContentType: r.Header.Get("Content-Type"),
+		TraceParent: r.Header.Get(headerTrace),
+	}
+	if req.Function == defaultFunction {
+		req.Function = ""
+	}
+	var err error
+	if s := r.Header.Get(headerEpoch); s != "" {
+		if req.Epoch, err = strconv.ParseInt(s, 10, 64); err != nil {
+			return nil, decant.Errorf(decant.Invalid, "%s %.40q: must be a number", headerEpoch, s)
+		}
+	}
+	ctx := r.Context()
+	if s := r.Header.Get(headerTimeout); s != "" {
+		ms, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			return nil, decant.Errorf(decant.Invalid, "%s %.40q: must be a number of milliseconds", headerTimeout, s)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(ms)*time.Millisecond)
+		defer cancel()
+	}
+	if req.Body, err = receive(w, r); err != nil {
+		return nil, err
+	}
+	resp, err := h.Call(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return resp, transport.CheckResponse(resp)
+}
+
+func receive(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	ctrl := http.NewResponseController(w)
+	if ctrl.SetReadDeadline(time.Now().Add(uploadTimeout)) == nil {
+		defer func() { _ = ctrl.SetReadDeadline(time.Time{}) }()
+	}
+	body, err := readBody(r.Body, r.ContentLength)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return nil, decant.Errorf(decant.Invalid, "request: %w", err)
+	case err != nil:
+		return nil, decant.Errorf(decant.Unavailable, "request did not arrive: %w", err)
+	}
+	return body, nil
+}
+
+// answerPanic tells the caller of a panic, and leaves the rest to net/http: it
+// logs the stack and closes the connection; the server lives.
+func answerPanic(w http.ResponseWriter) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != http.ErrAbortHandler {
+		problem.Write(w, transport.Panicked())
+		_ = http.NewResponseController(w).Flush()
+	}
+	panic(p)
+}
