@@ -181,18 +181,20 @@ func (d *delivery) refused(err error) bool {
 var errTooLarge = errors.New("larger than " + decant.Bytes(transport.MaxBody).String())
 
 // readBody reads a body of length bytes, -1 where that is not known. What is
-// promised but not sent takes no more than a mebibyte.
+// promised but not sent takes no more than a mebibyte of memory.
 func readBody(r io.Reader, length int64) ([]byte, error) {
 	if length > transport.MaxBody {
 		return nil, errTooLarge
 	}
-	var b bytes.Buffer
-	b.Grow(int(min(max(length, 0), 1<<20)) + bytes.MinRead)
-	if _, err := b.ReadFrom(io.LimitReader(r, transport.MaxBody+1)); err != nil {
-		return nil, err
+	if length >= 0 && length <= 1<<20 {
+		body := make([]byte, length)
+		_, err := io.ReadFull(r, body)
+		return body, err
 	}
-	if b.Len() > transport.MaxBody {
+	var body bytes.Buffer
+	_, err := body.ReadFrom(io.LimitReader(r, transport.MaxBody+1))
+	if body.Len() > transport.MaxBody {
 		return nil, errTooLarge
 	}
-	return b.Bytes(), nil
+	return body.Bytes(), err
 }

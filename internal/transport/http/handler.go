@@ -12,8 +12,12 @@ import (
 	"github.com/decant-project/decant/internal/transport"
 )
 
-// uploadTimeout bounds how long a request's body may take to arrive.
-const uploadTimeout = 5 * time.Minute
+// uploadTimeout bounds how long a request's body may take to arrive, unless it
+// is small enough to come with its header.
+const (
+	uploadTimeout = 5 * time.Minute
+	smallBody     = 8 << 10
+)
 
 // Handler answers calls by h, mounted at Pattern. h gets the whole request at
 // once, and a context that ends when the caller goes or waits no longer.
@@ -73,12 +77,11 @@ func call(h transport.Handler, w http.ResponseWriter, r *http.Request) (*transpo
 }
 
 func receive(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.ContentLength == 0 {
-		return nil, nil
-	}
-	ctrl := http.NewResponseController(w)
-	if ctrl.SetReadDeadline(time.Now().Add(uploadTimeout)) == nil {
-		defer func() { _ = ctrl.SetReadDeadline(time.Time{}) }()
+	if r.ContentLength < 0 || r.ContentLength > smallBody {
+		ctrl := http.NewResponseController(w)
+		if ctrl.SetReadDeadline(time.Now().Add(uploadTimeout)) == nil {
+			defer func() { _ = ctrl.SetReadDeadline(time.Time{}) }()
+		}
 	}
 	body, err := readBody(r.Body, r.ContentLength)
 	switch {
