@@ -1,0 +1,156 @@
+// Package wasm runs modules. A module is a plain WASI program (docs/modules.md):
+// what enters is its binary, what it is given and the requests of its calls,
+// what leaves are responses and its log. Guests are hostile: all they can reach
+// is in their GuestConfig, and their memory, time, output and files are bounded.
+//
+// There is one place that compiles (Host.Compile), one that instantiates
+// (instantiate) and one that calls (session.call).
+package wasm
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/decant-project/decant"
+)
+
+// Config is how a host runs guests.
+type Config struct {
+	CacheDir    string       // keeps compiled code; "" is none. It holds machine code: nobody else may write there.
+	Interpreter bool         // run without a compiler
+	Modules     []HostModule // what guests may import besides WASI
+}
+
+// HostModule adds a module that guests may import to r. What it keeps for each
+// guest reaches it through GuestConfig.Context.
+type HostModule func(ctx context.Context, r wazero.Runtime) error
+
+// Host compiles modules and runs guests. It is safe for concurrent use.
+type Host struct {
+	runtime wazero.Runtime
+	cache   wazero.CompilationCache
+	engine  string
+}
+
+// New makes a host.
+func New(ctx context.Context, c Config) (*Host, error) {
+	config, engine := wazero.NewRuntimeConfig(), "compiler"
+	if c.Interpreter || !hasCompiler() {
+		config, engine = wazero.NewRuntimeConfigInterpreter(), "interpreter"
+	}
+	// A compiled guest checks at each loop whether its call has ended. That
+	// costs several times its speed, and there is no cheaper way yet to stop a
+	// guest, or to let Go's garbage collector run while it computes. What will
+	// replace it: a count of fuel, injected into modules before they are
+	// compiled.
+	config = config.WithCloseOnContextDone(true)
+	h := &Host{engine: engine}
+	if c.CacheDir != "" {
+		var err error
+		if h.cache, err = wazero.NewCompilationCacheWithDir(c.CacheDir); err != nil {
+			return nil, decant.Errorf(decant.Internal, "cannot open the cache of compiled modules: %w", err)
+		}
+		config = config.WithCompilationCache(h.cache)
+	}
+	h.runtime = wazero.NewRuntimeWithConfig(ctx, config)
+	modules := append([]HostModule{func(ctx context.Context, r wazero.Runtime) error {
+		_, err := wasi_snapshot_preview1.Instantiate(ctx, r)
+		return err
+	}}, c.Modules...)
+	for _, add := range modules {
+		if err := add(ctx, h.runtime); err != nil {
+			return nil, errors.Join(decant.Errorf(decant.Internal, "cannot set up a host module: %w", err), h.Close())
+		}
+	}
+	return h, nil
+}
+
+// hasCompiler reports whether wazero compiles for this machine.
+func hasCompiler() bool {
+	switch runtime.GOARCH {
+	case "amd64", "arm64":
+		switch runtime.GOOS {
+		case "linux", "darwin", "freebsd", "netbsd", "windows", "dragonfly", "solaris":
+			return true
+		}
+	}
+	return false
+}
+
+// Engine returns how guests run here: compiler or interpreter.
+func (h *Host) Engine() string { return h.engine }
+
+// Close frees the host; its guests are closed before.
+func (h *Host) Close() error {
+	ctx := context.Background()
+	err := h.runtime.Close(ctx)
+	if h.cache != nil {
+		err = errors.Join(err, h.cache.Close(ctx))
+	}
+	return err
+}
+
+// largeModule is the size from which compiling leaves much memory behind.
+const largeModule = 1 << 20
+
+// Compile makes a module of a binary. Invalid: it is not WebAssembly, or
+// damaged, or imports what this host does not offer.
+func (h *Host) Compile(ctx context.Context, binary []byte) (*Module, error) {
+	if !strings.HasPrefix(string(binary[:min(len(binary), 4)]), "\x00asm") {
+		return nil, decant.Errorf(decant.Invalid, "this is not a WebAssembly module: it does not begin with \\0asm")
+	}
+	compiled, err := h.runtime.CompileModule(ctx, binary)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, decant.Errorf(decant.Invalid, "cannot compile the module (%d bytes): %s", len(binary), firstLine(err)).
+			WithHelp("it may be cut short, or use a proposal beyond WebAssembly 2.0")
+	}
+	if len(binary) >= largeModule {
+		debug.FreeOSMemory()
+	}
+	m := &Module{host: h, compiled: compiled}
+	if err := errors.Join(h.checkImports(compiled)); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	m.inspect()
+	return m, nil
+}
+
+// checkImports names every import that nothing here serves.
+func (h *Host) checkImports(c wazero.CompiledModule) error {
+	var missing []string
+	for _, f := range c.ImportedFunctions() {
+		module, name, _ := f.Import()
+		if m := h.runtime.Module(module); m == nil || m.ExportedFunctionDefinitions()[name] == nil {
+			missing = append(missing, module+"."+name)
+		}
+	}
+	for _, m := range c.ImportedMemories() {
+		module, name, _ := m.Import()
+		missing = append(missing, module+"."+name+" (a memory)")
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	const most = 10
+	if more := len(missing) - most; more > 0 {
+		missing = append(missing[:most], "and more")
+	}
+	return decant.Errorf(decant.Invalid, "the module imports what this host does not offer: %s", strings.Join(missing, ", ")).
+		WithHelp("build it for WASI preview 1 (wasm32-wasip1)")
+}
+
+// firstLine returns the first line of an error that goes on with a stack.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	const most = 500
+	return line[:min(len(line), most)]
+}

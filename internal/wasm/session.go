@@ -1,0 +1,219 @@
+package wasm
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/experimental/sysfs"
+	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/decant-project/decant"
+)
+
+// session is an instance of a module and the call it is in. One goroutine uses
+// it at a time.
+type session struct {
+	guest  *Guest
+	module api.Module
+	memory *memoryLimit
+	files  *rootFS
+	lost   atomic.Bool
+
+	// Of the call under way.
+	ctx     context.Context //nolint:containedctx // files are used without one
+	in      bytes.Reader
+	out     []byte
+	outside error // the first failure of something outside the guest
+	lastLog string
+}
+
+// instantiate makes an instance of the guest's module and initializes it.
+func (g *Guest) instantiate(ctx context.Context) (*session, error) {
+	s := &session{guest: g, memory: &memoryLimit{limit: uint64(g.config.Memory)}}
+	s.begin(ctx, nil)
+	var err error
+	if s.files, err = newRootFS(s); err != nil {
+		return nil, err
+	}
+	config := wazero.NewModuleConfig().
+		WithName("").
+		WithStartFunctions().
+		WithStdin(&s.in).
+		WithStdout(writer(s.write)).
+		WithStderr(writer(s.log)).
+		WithArgs(append([]string{"module"}, g.config.Args...)...).
+		WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(s.files, "/")).
+		WithRandSource(rand.Reader).
+		WithSysWalltime().
+		WithSysNanotime().
+		WithNanosleep(s.sleep)
+	for k, v := range g.config.Env {
+		config = config.WithEnv(k, v)
+	}
+	s.module, err = g.module.host.runtime.InstantiateModule(experimental.WithMemoryAllocator(ctx, s.memory), g.module.compiled, config)
+	if err != nil {
+		return nil, errors.Join(s.failure(ctx, "starting", err), s.files.close())
+	}
+	if !g.module.command {
+		if f := s.module.ExportedFunction(initializeFunction); f != nil {
+			if _, err := f.Call(ctx); err != nil {
+				err = s.failure(ctx, "initializing", err)
+				s.close()
+				return nil, err
+			}
+		}
+	}
+	return s, nil
+}
+
+// begin sets the session up for a call.
+func (s *session) begin(ctx context.Context, request []byte) {
+	s.ctx, s.out, s.outside, s.lastLog = ctx, nil, nil, ""
+	s.in.Reset(request)
+}
+
+// call calls a function of the module.
+func (s *session) call(ctx context.Context, function string, request []byte) ([]byte, error) {
+	if s.lost.Load() {
+		return nil, decant.Errorf(decant.GuestFailed, "the guest broke down in an earlier call")
+	}
+	f := s.module.ExportedFunction(function)
+	sig := s.guest.module.functions[function]
+	var params []uint64
+	if sig.streams {
+		s.begin(ctx, request)
+	} else {
+		s.begin(ctx, nil)
+		var err error
+		if params, err = decodeParams(sig, request); err != nil {
+			return nil, decant.Errorf(decant.Invalid, "function %s: %w", function, err)
+		}
+	}
+	results, err := f.Call(ctx, params...)
+	if err != nil {
+		if exit := (*sys.ExitError)(nil); s.guest.module.command && errors.As(err, &exit) && exit.ExitCode() == 0 && ctx.Err() == nil {
+			return s.finish()
+		}
+		return nil, s.failure(ctx, "calling "+function, err)
+	}
+	if !sig.streams {
+		return encodeResults(sig, results)
+	}
+	if len(results) == 1 && uint32(results[0]) != 0 {
+		return nil, s.said(function, int32(results[0])) //nolint:gosec // an i32
+	}
+	return s.finish()
+}
+
+// finish returns the response. What went wrong outside counts only where the
+// guest failed by it, but for output that was cut off.
+func (s *session) finish() ([]byte, error) {
+	if errors.Is(s.outside, errOutput) {
+		return nil, s.outside
+	}
+	return s.out, nil
+}
+
+var errOutput = decant.Errorf(decant.Exhausted, "the response is larger than a call may give")
+
+// said is the error of a function that ended with a status.
+func (s *session) said(function string, status int32) error {
+	if s.outside != nil {
+		return s.outside
+	}
+	why := fmt.Sprintf("function %s failed with status %d", function, status)
+	if s.lastLog != "" {
+		why += ": " + s.lastLog
+	}
+	return decant.Errorf(decant.GuestFailed, "%s", why)
+}
+
+// failure is the error of a call that did not return. The instance is lost: a
+// trap leaves the module's own stack as it was.
+func (s *session) failure(ctx context.Context, during string, err error) error {
+	s.lost.Store(true)
+	if ctx.Err() != nil {
+		return s.guest.ended(ctx, during)
+	}
+	if s.outside != nil {
+		return s.outside
+	}
+	if s.memory.refused {
+		return decant.Errorf(decant.Exhausted, "the guest needs more than the %s of memory it may have (%s): %s", s.guest.config.Memory, during, firstLine(err)).
+			WithHelp("raise needs.memory")
+	}
+	if exit := (*sys.ExitError)(nil); errors.As(err, &exit) {
+		return s.said(strings.TrimPrefix(during, "calling "), int32(exit.ExitCode())) //nolint:gosec // an exit status
+	}
+	// The stack is for whoever reads the log.
+	fmt.Fprintf(s.guest.config.Log, "%s: %v\n", during, err)
+	return decant.Errorf(decant.GuestFailed, "the guest broke down while %s: %s", during, firstLine(err))
+}
+
+// failed notes that something outside the guest failed.
+func (s *session) failed(err error) {
+	if s.outside == nil {
+		s.outside = err
+	}
+	fmt.Fprintln(s.guest.config.Log, "decant:", err)
+}
+
+func (s *session) close() {
+	_ = s.module.Close(context.Background())
+	_ = s.files.close()
+	s.lost.Store(true)
+}
+
+// writer makes a writer of a function.
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+// write takes what the guest writes to standard output.
+func (s *session) write(p []byte) (int, error) {
+	if len(s.out)+len(p) > s.guest.config.Output {
+		if s.outside == nil {
+			s.outside = errOutput
+		}
+		return 0, errOutput
+	}
+	s.out = append(s.out, p...)
+	return len(p), nil
+}
+
+// maxLogLine bounds what is kept of the last line of the log, for errors.
+const maxLogLine = 300
+
+// log takes what the guest writes to standard error.
+func (s *session) log(p []byte) (int, error) {
+	line := strings.TrimSpace(string(p[:min(len(p), 4096)]))
+	if i := strings.LastIndexByte(line, '\n'); i >= 0 {
+		line = line[i+1:]
+	}
+	if line != "" {
+		s.lastLog = line[:min(len(line), maxLogLine)]
+	}
+	return s.guest.config.Log.Write(p)
+}
+
+// sleep lets a guest sleep no longer than its call may last.
+func (s *session) sleep(ns int64) {
+	timer := time.NewTimer(time.Duration(ns))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.ctx.Done():
+	}
+}
+
+var _ io.Writer = writer(nil)

@@ -1,0 +1,250 @@
+package wasm
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	expsys "github.com/tetratelabs/wazero/experimental/sys"
+	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/decant-project/decant"
+)
+
+// stateFS is /state: a folder of the host that a guest cannot leave (os.Root
+// follows no link out of it, and guests cannot make any) nor fill beyond its
+// limit.
+type stateFS struct {
+	dir   string
+	root  *os.Root
+	limit int64
+	used  int64 // at least what is there; what was freed counts until it is needed
+}
+
+// fileCost is what a file or folder counts beside its bytes, so that there
+// cannot be any number of empty ones.
+const fileCost = 4 << 10
+
+func openStateFS(dir string, limit int64) (*stateFS, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, decant.Errorf(decant.Internal, "cannot make the guest's state folder: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, decant.Errorf(decant.Internal, "cannot open the guest's state folder: %w", err)
+	}
+	s := &stateFS{dir: dir, root: root, limit: limit}
+	s.used = s.count()
+	return s, nil
+}
+
+// count returns what is there.
+func (s *stateFS) count() (total int64) {
+	_ = filepath.WalkDir(s.dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || p == s.dir {
+			return nil //nolint:nilerr // what cannot be read does not count
+		}
+		total += fileCost
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			total += info.Size()
+		}
+		return nil
+	})
+	return total
+}
+
+// take counts n more bytes, if they fit.
+func (s *stateFS) take(n int64) expsys.Errno {
+	if s.used+n > s.limit {
+		s.used = s.count() // something may have been removed
+	}
+	if s.used+n > s.limit {
+		return expsys.EIO // there is no ENOSPC to tell it by
+	}
+	s.used += n
+	return 0
+}
+
+func (s *stateFS) open(name string, flag expsys.Oflag, perm fs.FileMode) (expsys.File, expsys.Errno) {
+	if name == "" {
+		name = "."
+	}
+	if flag&expsys.O_CREAT != 0 {
+		if _, err := s.root.Lstat(name); err != nil {
+			if errno := s.take(fileCost); errno != 0 {
+				return nil, errno
+			}
+		}
+	}
+	f, err := s.root.OpenFile(name, hostFlags(flag), perm&0o700|0o600)
+	if err != nil {
+		return nil, errnoOf(err)
+	}
+	info, err := f.Stat()
+	if err != nil || flag&expsys.O_DIRECTORY != 0 && !info.IsDir() {
+		_ = f.Close()
+		return nil, expsys.ENOTDIR
+	}
+	return &osFile{f: f, state: s, appends: flag&expsys.O_APPEND != 0}, 0
+}
+
+func hostFlags(flag expsys.Oflag) int {
+	out := os.O_RDONLY
+	switch {
+	case flag&expsys.O_RDWR != 0:
+		out = os.O_RDWR
+	case flag&expsys.O_WRONLY != 0:
+		out = os.O_WRONLY
+	}
+	for guest, host := range map[expsys.Oflag]int{
+		expsys.O_APPEND: os.O_APPEND, expsys.O_CREAT: os.O_CREATE, expsys.O_EXCL: os.O_EXCL,
+		expsys.O_TRUNC: os.O_TRUNC, expsys.O_SYNC: os.O_SYNC, expsys.O_DSYNC: os.O_SYNC,
+	} {
+		if flag&guest != 0 {
+			out |= host
+		}
+	}
+	return out
+}
+
+func (s *stateFS) stat(name string) (sys.Stat_t, expsys.Errno) {
+	if name == "" {
+		name = "."
+	}
+	info, err := s.root.Stat(name)
+	if err != nil {
+		return sys.Stat_t{}, errnoOf(err)
+	}
+	return sys.NewStat_t(info), 0
+}
+
+func (s *stateFS) mkdir(name string, perm fs.FileMode) expsys.Errno {
+	if errno := s.take(fileCost); errno != 0 {
+		return errno
+	}
+	return errnoOf(s.root.Mkdir(name, perm&0o700|0o700))
+}
+
+func (s *stateFS) remove(name string, folder bool) expsys.Errno {
+	info, err := s.root.Lstat(name)
+	switch {
+	case err != nil:
+		return errnoOf(err)
+	case folder && !info.IsDir():
+		return expsys.ENOTDIR
+	case !folder && info.IsDir():
+		return expsys.EISDIR
+	}
+	return errnoOf(s.root.Remove(name))
+}
+
+// osFile is an open file or folder of the host: of /state, or a model's.
+type osFile struct {
+	expsys.UnimplementedFile
+	f       *os.File
+	state   *stateFS // nil: read-only
+	appends bool
+}
+
+func (o *osFile) Stat() (sys.Stat_t, expsys.Errno) {
+	info, err := o.f.Stat()
+	if err != nil {
+		return sys.Stat_t{}, errnoOf(err)
+	}
+	return sys.NewStat_t(info), 0
+}
+
+func (o *osFile) IsDir() (bool, expsys.Errno) {
+	st, errno := o.Stat()
+	return st.Mode.IsDir(), errno
+}
+
+func (o *osFile) IsAppend() bool { return o.appends }
+
+func (o *osFile) Read(buf []byte) (int, expsys.Errno) { return ended(o.f.Read(buf)) }
+
+func (o *osFile) Pread(buf []byte, off int64) (int, expsys.Errno) { return ended(o.f.ReadAt(buf, off)) }
+
+// ended makes the end of a file what it is in POSIX: no bytes, no error.
+func ended(n int, err error) (int, expsys.Errno) {
+	if err == io.EOF { //nolint:errorlint // os.File returns it bare
+		err = nil
+	}
+	return n, errnoOf(err)
+}
+
+func (o *osFile) Seek(offset int64, whence int) (int64, expsys.Errno) {
+	n, err := o.f.Seek(offset, whence)
+	return n, errnoOf(err)
+}
+
+func (o *osFile) Write(buf []byte) (int, expsys.Errno) {
+	if o.state == nil {
+		return 0, expsys.EBADF
+	}
+	at, err := o.f.Seek(0, io.SeekCurrent)
+	if info, statErr := o.f.Stat(); err == nil && statErr == nil && o.appends {
+		at = info.Size()
+	}
+	if err != nil {
+		return 0, errnoOf(err)
+	}
+	if errno := o.growTo(at + int64(len(buf))); errno != 0 {
+		return 0, errno
+	}
+	n, err := o.f.Write(buf)
+	return n, errnoOf(err)
+}
+
+func (o *osFile) Pwrite(buf []byte, off int64) (int, expsys.Errno) {
+	if o.state == nil {
+		return 0, expsys.EBADF
+	}
+	if errno := o.growTo(off + int64(len(buf))); errno != 0 {
+		return 0, errno
+	}
+	n, err := o.f.WriteAt(buf, off)
+	return n, errnoOf(err)
+}
+
+func (o *osFile) Truncate(size int64) expsys.Errno {
+	if o.state == nil {
+		return expsys.EBADF
+	}
+	if errno := o.growTo(size); errno != 0 {
+		return errno
+	}
+	return errnoOf(o.f.Truncate(size))
+}
+
+// growTo counts what the file will have more of when it is size bytes long.
+func (o *osFile) growTo(size int64) expsys.Errno {
+	info, err := o.f.Stat()
+	if err != nil {
+		return errnoOf(err)
+	}
+	if size < 0 || size > o.state.limit {
+		return expsys.EIO
+	}
+	if size <= info.Size() {
+		return 0
+	}
+	return o.state.take(size - info.Size())
+}
+
+func (o *osFile) Sync() expsys.Errno     { return errnoOf(o.f.Sync()) }
+func (o *osFile) Datasync() expsys.Errno { return errnoOf(o.f.Sync()) }
+func (o *osFile) Close() expsys.Errno    { return errnoOf(o.f.Close()) }
+
+func (o *osFile) Readdir(n int) ([]expsys.Dirent, expsys.Errno) {
+	found, err := o.f.ReadDir(n)
+	if err != nil && err != io.EOF { //nolint:errorlint // os.File returns it bare
+		return nil, errnoOf(err)
+	}
+	out := make([]expsys.Dirent, len(found))
+	for i, e := range found {
+		out[i] = expsys.Dirent{Name: e.Name(), Type: e.Type()}
+	}
+	return out, 0
+}
