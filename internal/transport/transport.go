@@ -6,6 +6,8 @@ package transport
 
 import (
 	"context"
+	"strings"
+	"unicode"
 
 	"github.com/decant-project/decant"
 )
@@ -59,6 +61,8 @@ func CheckRequest(req *Request) error {
 	switch {
 	case req.Application == "" || req.Component == "":
 		return decant.Errorf(decant.Invalid, "call of %q/%q: name an application and a component", req.Application, req.Component)
+	case strings.ContainsFunc(req.ContentType+req.TraceParent, unicode.IsControl):
+		return decant.Errorf(decant.Invalid, "call of %s/%s: content type %q and trace parent %q must be plain text", req.Application, req.Component, req.ContentType, req.TraceParent)
 	case len(req.Body) > MaxBody:
 		return decant.Errorf(decant.Invalid, "request of %d bytes to %s/%s: can be %s at most", len(req.Body), req.Application, req.Component, decant.Bytes(MaxBody))
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/decant-project/decant"
@@ -18,87 +18,66 @@ import (
 // dialTimeout is how long one address may take to connect and shake hands.
 const dialTimeout = 5 * time.Second
 
-// devices knows where devices are, and connects to them.
+// devices connects to devices, and remembers which of their addresses worked.
 type devices struct {
 	tlsFor func(device string) *tls.Config
 
-	mu        sync.Mutex
-	addresses map[string][]string // by device, the one that worked last first
+	mu   sync.Mutex
+	good map[string]string // by device, the address that worked last
 }
 
-// learn takes the addresses of a target, in their order but for the one that
-// worked last.
-func (d *devices) learn(to transport.Target) {
+// order returns the addresses of a target in the order to try them: as given,
+// but the one that worked last before the others.
+func (d *devices) order(to transport.Target) []string {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	known := d.addresses[to.Device]
-	if slices.Equal(known, to.Addresses) {
-		return
+	good := d.good[to.Device]
+	d.mu.Unlock()
+	i := slices.Index(to.Addresses, good)
+	if i <= 0 {
+		return to.Addresses
 	}
-	if d.addresses == nil {
-		d.addresses = map[string][]string{}
-	}
-	next := slices.Clone(to.Addresses)
-	if len(known) > 0 {
-		preferAddress(next, known[0])
-	}
-	d.addresses[to.Device] = next
+	return slices.Concat([]string{good}, to.Addresses[:i], to.Addresses[i+1:])
 }
 
-// worked puts address first for the next time.
 func (d *devices) worked(device, address string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	next := slices.Clone(d.addresses[device]) // a dial may be reading the old
-	preferAddress(next, address)
-	d.addresses[device] = next
+	if d.good == nil {
+		d.good = map[string]string{}
+	}
+	d.good[device] = address
 }
 
-// preferAddress moves address to the front of list, if it is there.
-func preferAddress(list []string, address string) {
-	if i := slices.Index(list, address); i > 0 {
-		copy(list[1:i+1], list[:i])
-		list[0] = address
-	}
-}
-
-// dial connects to the device that hostPort names, at the first of its
-// addresses that answers as that device. Its errors are Unavailable, or Denied
-// where each address is somebody else's.
-func (d *devices) dial(ctx context.Context, _, hostPort string) (net.Conn, error) {
-	device, _, err := net.SplitHostPort(hostPort)
-	if err != nil {
-		return nil, decant.Errorf(decant.Invalid, "device %q: %w", hostPort, err)
-	}
-	d.mu.Lock()
-	addresses := d.addresses[device]
-	d.mu.Unlock()
-	if len(addresses) == 0 {
-		return nil, decant.Errorf(decant.Unavailable, "cannot reach device %s: it has no address", device)
+// dial connects to a device, at the first of its addresses that answers as that
+// device. Its errors are Unavailable, or Denied where each address is somebody
+// else's.
+func (d *devices) dial(ctx context.Context, to transport.Target) (*conn, error) {
+	if len(to.Addresses) == 0 {
+		return nil, decant.Errorf(decant.Unavailable, "cannot reach device %s: it has no address", to.Device)
 	}
 	code := decant.Denied
 	var failed []string
-	for _, a := range addresses {
-		conn, err := d.connect(ctx, device, a)
+	for _, address := range d.order(to) {
+		conn, err := d.connect(ctx, to.Device, address)
 		if err == nil {
-			d.worked(device, a)
+			d.worked(to.Device, address)
 			return conn, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 		if !isWrongPeer(err) {
 			code = decant.Unavailable
 		}
 		failed = append(failed, err.Error())
-		if ctx.Err() != nil {
-			break
-		}
 	}
-	return nil, decant.Errorf(code, "cannot reach device %s: %s", device, strings.Join(failed, "; "))
+	return nil, decant.Errorf(code, "cannot reach device %s: %s", to.Device, strings.Join(failed, "; "))
 }
 
-func (d *devices) connect(ctx context.Context, device, address string) (net.Conn, error) {
+func (d *devices) connect(ctx context.Context, device, address string) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	netConn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err // it names the address
 	}
@@ -107,42 +86,22 @@ func (d *devices) connect(ctx context.Context, device, address string) (net.Conn
 	if cfg.ServerName == "" {
 		cfg.ServerName = device
 	}
-	secure := tls.Client(raw, cfg)
+	secure := tls.Client(netConn, cfg)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = raw.Close()
-		return nil, &handshakeError{address, err}
+		_ = netConn.Close()
+		return nil, fmt.Errorf("%s: %w", address, err)
 	}
-	return &conn{Conn: secure}, nil
+	raw, err := netConn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		_ = netConn.Close()
+		return nil, fmt.Errorf("%s: %w", address, err)
+	}
+	return newConn(secure, raw), nil
 }
-
-type handshakeError struct {
-	address string
-	err     error
-}
-
-func (e *handshakeError) Error() string { return e.address + ": " + e.err.Error() }
-func (e *handshakeError) Unwrap() error { return e.err }
 
 // isWrongPeer reports whether a handshake failed because the peer is not the
 // device that was wanted.
 func isWrongPeer(err error) bool {
 	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
 	return unverified || errors.Is(err, decant.Denied)
-}
-
-// conn notes how much was written, and whether all of it was. One request at a
-// time uses it.
-type conn struct {
-	net.Conn
-	written atomic.Int64
-	failed  atomic.Bool
-}
-
-func (c *conn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	c.written.Add(int64(n))
-	if err != nil {
-		c.failed.Store(true)
-	}
-	return n, err
 }

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,7 +117,12 @@ func (s *site) serve(t testing.TB, device string, h transport.Handler) (addr str
 
 func serveHTTP(t testing.TB, cfg *tls.Config, h http.Handler) (addr string, stop func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return serveHTTPAt(t, "127.0.0.1:0", cfg, h)
+}
+
+func serveHTTPAt(t testing.TB, at string, cfg *tls.Config, h http.Handler) (addr string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,15 +206,23 @@ func TestForeignServers(t *testing.T) {
 		{"endless header", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), decant.Internal},
 		{"promises too much", "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", decant.Exhausted},
 		{"page", "HTTP/1.1 503 Busy\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n", decant.Unavailable},
+		{"early hints", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", ""},
+		{"only hints", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 100), decant.Internal},
+		{"until it closes", "HTTP/1.0 200 OK\r\n\r\nhi", ""},
+		{"more than asked", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\n", ""},
 		{"elsewhere", "HTTP/1.1 307 Elsewhere\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", decant.Internal},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			addr, stop := serveRaw(t, s, tt.answer)
 			defer stop()
-			_, err := s.caller(t).Call(t.Context(), target(addr), request())
-			if decant.CodeOf(err) != tt.code {
+			c := s.caller(t)
+			resp, err := c.Call(t.Context(), target(addr), request())
+			if decant.CodeOf(err) != tt.code || err == nil && string(resp.Body) != "hi" {
 				t.Errorf("got %v (%s), want %s", err, decant.CodeOf(err), tt.code)
+			}
+			if tt.name != "early hints" && tt.name != "page" && tt.name != "elsewhere" && len(c.idle["board-1"]) > 0 {
+				t.Error("the connection was kept")
 			}
 		})
 	}
@@ -244,6 +258,86 @@ func serveRaw(t *testing.T, s *site, answer string) (addr string, stop func()) {
 	return l.Addr().String(), func() { _ = l.Close(); <-done }
 }
 
+// One connection serves calls one after the other, whatever they end with.
+func TestConnectionsAreKept(t *testing.T) {
+	s := newSite(t)
+	var conns atomic.Int64
+	cfg := s.serverTLS(t, "board-1")
+	cfg.VerifyConnection = func(tls.ConnectionState) error { conns.Add(1); return nil }
+	addr, stop := serveHTTP(t, cfg, Handler(transporttest.HandlerFunc(func(_ context.Context, req *transport.Request) (*transport.Response, error) {
+		if req.Function == "fail" {
+			return nil, decant.Errorf(decant.NotFound, "no")
+		}
+		return &transport.Response{Body: req.Body}, nil
+	})))
+	defer stop()
+	c := s.caller(t)
+	for i, body := range [][]byte{nil, []byte("x"), make([]byte, 3<<20), nil} {
+		for _, function := range []string{"", "fail"} {
+			req := request()
+			req.Function, req.Body = function, body
+			if _, err := c.Call(t.Context(), target(addr), req); (err != nil) != (function == "fail") {
+				t.Errorf("%d: %v", i, err)
+			}
+		}
+	}
+	if conns.Load() != 1 {
+		t.Errorf("%d connections", conns.Load())
+	}
+
+	kept := c.idle["board-1"][0]
+	c.drop("board-1", kept) // as its timer does
+	if len(c.idle) != 0 || kept.alive() {
+		t.Error("still there after its time")
+	}
+	if _, err := c.Call(t.Context(), target(addr), request()); err != nil || conns.Load() != 2 {
+		t.Errorf("%v, %d connections", err, conns.Load())
+	}
+	c.idle["board-1"][0].born = time.Now().Add(-2 * maxAge)
+	if _, err := c.Call(t.Context(), target(addr), request()); err != nil || len(c.idle["board-1"]) != 0 {
+		t.Errorf("%v, %d kept after their age", err, len(c.idle["board-1"]))
+	}
+	c.Close()
+	if _, err := c.Call(t.Context(), target(addr), request()); err != nil || len(c.idle["board-1"]) != 0 {
+		t.Errorf("%v, %d kept after Close", err, len(c.idle["board-1"]))
+	}
+}
+
+// Calls never see that a device restarted between them.
+func TestRestartBetweenCalls(t *testing.T) {
+	s := newSite(t)
+	c := s.caller(t)
+	cfg := s.serverTLS(t, "board-1")
+	addr := "127.0.0.1:0"
+	for i := range 20 {
+		var stop func()
+		addr, stop = serveHTTPAt(t, addr, cfg, Handler(transporttest.Echo))
+		for range 2 {
+			if _, err := c.Call(t.Context(), target(addr), request()); err != nil {
+				t.Errorf("after restart %d: %v", i, err)
+			}
+		}
+		stop()
+	}
+}
+
+// A kept connection that closes under a call, before it has the request, is
+// replaced.
+func TestClosedWhileSending(t *testing.T) {
+	s := newSite(t)
+	addr, stop := s.serve(t, "board-1", transporttest.Echo)
+	defer stop()
+	c := s.caller(t)
+	if _, err := c.Call(t.Context(), target(addr), request()); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.idle["board-1"][0].tls.SetWriteDeadline(time.Unix(1, 0)) // each write fails, unnoticed by the peer
+	resp, err := c.Call(t.Context(), target(addr), request())
+	if err != nil || string(resp.Body) != "x" {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A request that did not get through whole has not been executed.
 func TestCutWhileSending(t *testing.T) {
 	s := newSite(t)
@@ -276,9 +370,8 @@ func TestBadRequests(t *testing.T) {
 	s := newSite(t)
 	c := s.caller(t)
 	for name, change := range map[string]func(*transport.Target, *transport.Request){
-		"device":       func(to *transport.Target, _ *transport.Request) { to.Device = "a b" },
-		"function":     func(_ *transport.Target, r *transport.Request) { r.Function = "-" },
-		"content type": func(_ *transport.Target, r *transport.Request) { r.ContentType = "text/plain\r\nX: y" },
+		"device":   func(to *transport.Target, _ *transport.Request) { to.Device = "a b" },
+		"function": func(_ *transport.Target, r *transport.Request) { r.Function = "-" },
 	} {
 		to, req := target("127.0.0.1:1"), request()
 		change(&to, req)
@@ -317,21 +410,18 @@ func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 // The address that worked is tried first the next time, while it is listed.
 func TestRemembersAddress(t *testing.T) {
 	var d devices
-	check := func(want ...string) {
+	check := func(given, want string) {
 		t.Helper()
-		if got := strings.Join(d.addresses["x"], " "); got != strings.Join(want, " ") {
+		got := d.order(transport.Target{Device: "x", Addresses: strings.Fields(given)})
+		if strings.Join(got, " ") != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	learn := func(addresses ...string) { d.learn(transport.Target{Device: "x", Addresses: addresses}) }
-	learn("a", "b", "c")
-	check("a", "b", "c")
+	check("a b c", "a b c")
 	d.worked("x", "c")
-	check("c", "a", "b")
-	learn("a", "b", "c")
-	check("c", "a", "b")
-	learn("b", "a")
-	check("b", "a")
+	d.worked("y", "b")
+	check("a b c", "c a b")
+	check("b a", "b a")
 }
 
 // BenchmarkHop compares a call with a bare net/http echo over the same mutual

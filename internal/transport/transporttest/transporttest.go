@@ -47,7 +47,7 @@ func Run(t *testing.T, start func(t testing.TB) Net) {
 		{"Bodies", testBodies},
 		{"TooLarge", testTooLarge},
 		{"Fields", testFields},
-		{"NoName", testNoName},
+		{"NotSendable", testNotSendable},
 		{"Codes", testCodes},
 		{"HandlerWithoutCode", testHandlerWithoutCode},
 		{"Deadline", testDeadline},
@@ -149,12 +149,17 @@ func testFields(t *testing.T, n Net) {
 	}
 }
 
-func testNoName(t *testing.T, n Net) {
+func testNotSendable(t *testing.T, n Net) {
 	to := n.serve(t, Echo)
-	_, err := n.Caller.Call(t.Context(), to, &transport.Request{Component: "part"})
-	wantCode(t, err, decant.Invalid)
-	_, err = n.Caller.Call(t.Context(), to, &transport.Request{Application: "app"})
-	wantCode(t, err, decant.Invalid)
+	for _, req := range []transport.Request{
+		{Component: "part"},
+		{Application: "app"},
+		{Application: "app", Component: "part", ContentType: "text/plain\r\nHost: other"},
+		{Application: "app", Component: "part", TraceParent: "00\n"},
+	} {
+		_, err := n.Caller.Call(t.Context(), to, &req)
+		wantCode(t, err, decant.Invalid)
+	}
 }
 
 func testCodes(t *testing.T, n Net) {
