@@ -32,8 +32,8 @@ type GuestConfig struct {
 	StateLimit decant.Bytes                 // most bytes in /state; 0 is DefaultStateLimit
 
 	// Context, if set, adds to each call's context what host modules keep for
-	// the guest.
-	Context func(context.Context) context.Context
+	// the guest; done is called when the call has ended.
+	Context func(context.Context) (ctx context.Context, done func())
 }
 
 // Device is what a guest reads and writes as /dev/<name>.
@@ -133,10 +133,12 @@ func (g *Guest) callContext(ctx context.Context) (context.Context, context.Cance
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	unhook := context.AfterFunc(g.stopped, cancel)
+	done := func() {}
 	if g.config.Context != nil {
-		ctx = g.config.Context(ctx)
+		ctx, done = g.config.Context(ctx)
 	}
 	return ctx, func() {
+		done()
 		unhook()
 		cancel()
 		cancelDeadline()

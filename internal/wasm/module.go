@@ -86,6 +86,9 @@ func (s signature) String() string {
 // _start.
 func (m *Module) Functions() []string { return slices.Sorted(maps.Keys(m.functions)) }
 
+// Command reports whether the module is a command: each call starts it anew.
+func (m *Module) Command() bool { return m.command }
+
 // Function returns name if there is such a function; of "" the only one there
 // is. NotFound and Invalid say which there are.
 func (m *Module) Function(name string) (string, error) {
