@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -22,6 +23,7 @@ func (m *Memory) Advertise(ctx context.Context, s Service) error {
 	if err := s.check(); err != nil {
 		return err
 	}
+	s.Text = maps.Clone(s.Text) // the caller may change its own
 	if len(s.Addresses) == 0 {
 		s.Addresses = []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))}
 	}
