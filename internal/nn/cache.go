@@ -3,6 +3,8 @@ package nn
 import (
 	"context"
 	"sync"
+
+	"github.com/decant-project/decant"
 )
 
 // Cache loads each model once, however many use it at a time, and closes it
@@ -11,77 +13,91 @@ type Cache struct {
 	backend Backend
 
 	mu     sync.Mutex
-	models map[string]*shared
+	models map[string]*shared // without those that could not be loaded
 }
 
 // shared is a model and its users.
 type shared struct {
+	users  int           // guarded by Cache.mu
+	stop   func()        // ends the loading
+	loaded chan struct{} // closed once model or err is set
 	model  Model
 	err    error
-	users  int
-	loaded chan struct{} // closed once model or err is set
 }
 
 // NewCache makes a cache of models of a backend.
 func NewCache(b Backend) *Cache { return &Cache{backend: b, models: map[string]*shared{}} }
 
 // Open returns the model under key, which load gives the bytes of if nobody
-// uses it yet. Each user closes what it got.
+// uses it yet. Each user closes what it got. Deadline: ctx ended first. Loading
+// goes on for the others who wait for it; its own context ends when none is
+// left.
 func (c *Cache) Open(ctx context.Context, key string, load func(context.Context) ([]byte, error)) (Model, error) {
-	c.mu.Lock()
-	s, ok := c.models[key]
-	if !ok {
-		s = &shared{loaded: make(chan struct{})}
-		c.models[key] = s
-	}
-	s.users++
-	c.mu.Unlock()
-	if !ok {
-		if data, err := load(ctx); err != nil {
-			s.err = err
-		} else {
-			s.model, s.err = c.backend.Load(ctx, data)
-		}
-		close(s.loaded)
-	}
+	s := c.enter(ctx, key, load)
 	select {
 	case <-s.loaded:
 	case <-ctx.Done():
-		_ = c.release(key, s)
-		return nil, ctx.Err()
+		_ = c.leave(key, s)
+		return nil, decant.Errorf(decant.Deadline, "cannot load the model in time: %w", ctx.Err())
 	}
 	if s.err != nil {
-		_ = c.release(key, s)
+		_ = c.leave(key, s)
 		return nil, s.err
 	}
-	return &handle{Model: s.model, close: sync.OnceValue(func() error { return c.release(key, s) })}, nil
+	return &handle{Model: s.model, close: sync.OnceValue(func() error { return c.leave(key, s) })}, nil
 }
 
-// release takes a user from s.
-func (c *Cache) release(key string, s *shared) error {
+// enter adds a user to the model under key; the first one starts its loading.
+func (c *Cache) enter(ctx context.Context, key string, load func(context.Context) ([]byte, error)) *shared {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok := c.models[key]
+	if !ok {
+		s = &shared{loaded: make(chan struct{})}
+		ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+		c.models[key] = s
+		go c.load(ctx, key, s, load) // leave waits for it
+	}
+	s.users++
+	return s
+}
+
+func (c *Cache) load(ctx context.Context, key string, s *shared, load func(context.Context) ([]byte, error)) {
+	defer close(s.loaded)
+	data, err := load(ctx)
+	if err == nil {
+		s.model, err = c.backend.Load(ctx, data)
+	}
+	if s.err = err; err != nil {
+		c.forget(key, s) // the next to open it tries again
+	}
+}
+
+// leave takes a user from s. The last one closes the model.
+func (c *Cache) leave(key string, s *shared) error {
 	c.mu.Lock()
 	s.users--
 	last := s.users == 0
-	if (last || s.failed()) && c.models[key] == s {
-		delete(c.models, key) // the next to open it loads it anew
+	if last && c.models[key] == s {
+		delete(c.models, key)
 	}
 	c.mu.Unlock()
 	if !last {
 		return nil
 	}
+	s.stop()
 	<-s.loaded
-	if s.model == nil {
-		return nil
+	if s.err != nil {
+		return nil // who waited for it was told
 	}
 	return s.model.Close()
 }
 
-func (s *shared) failed() bool {
-	select {
-	case <-s.loaded:
-		return s.err != nil
-	default:
-		return false
+func (c *Cache) forget(key string, s *shared) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.models[key] == s {
+		delete(c.models, key)
 	}
 }
 
