@@ -49,9 +49,9 @@ func decodeBMP(b []byte) (*image.RGBA, error) {
 			row = rows[stride*(height-1-y):]
 		}
 		out := img.Pix[int64(img.Stride)*y:]
-		for x := range width {
-			in := row[x*pixel:]
-			copy(out[4*x:], []byte{in[2], in[1], in[0], 255})
+		for range width {
+			out[0], out[1], out[2], out[3] = row[2], row[1], row[0], 255
+			row, out = row[pixel:], out[4:]
 		}
 	}
 	return img, nil

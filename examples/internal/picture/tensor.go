@@ -44,12 +44,17 @@ func Tensor(img *image.RGBA) []float32 {
 // has weight in.
 func addRow(sum *[Side][3]float32, pix []byte, columns []span, weight float32) {
 	for x, column := range columns {
-		for i, w := range column.weights {
-			rgb := pix[4*(column.first+i):][:3]
-			for c := range 3 {
-				sum[x][c] += weight * w * float32(rgb[c])
-			}
+		var r, g, b float32
+		rest := pix[4*column.first:]
+		for _, w := range column.weights {
+			r += w * float32(rest[0])
+			g += w * float32(rest[1])
+			b += w * float32(rest[2])
+			rest = rest[4:]
 		}
+		sum[x][0] += weight * r
+		sum[x][1] += weight * g
+		sum[x][2] += weight * b
 	}
 }
 

@@ -2,16 +2,20 @@
 // gives each frame: what flickers becomes a start and an end.
 package voice
 
-import "math"
+import (
+	"math"
 
-// The rules of Silero's own tools: speech starts at a higher probability than
-// it ends, is over once it was absent for long enough, and is not speech if it
-// was shorter than any word.
+	"github.com/decant-project/decant/examples/internal/sound"
+)
+
+// The rules of Silero's own tools, in whole frames of 32 ms: speech starts at a
+// higher probability than it ends, is over once it was absent for 0.1 s, and is
+// not speech if it was shorter than 0.25 s.
 const (
 	startAt    = 0.5
 	endBelow   = 0.35
-	minSilence = 0.100 // s
-	minSpeech  = 0.250 // s
+	minSilence = 3
+	minSpeech  = 8
 )
 
 // Segment is a stretch of a recording in which somebody speaks.
@@ -25,34 +29,36 @@ type Segment struct {
 // Segmenter follows one recording, frame by frame.
 type Segmenter struct {
 	Recording string
-	frames    int
-	speaking  bool
-	open      Segment
-	quiet     int // frames since speech was last likely
+
+	frames  int // heard so far
+	open    bool
+	start   int     // first frame of the open segment
+	end     int     // the frame behind its last
+	highest float64 // probability in it
 }
 
 // Speaking reports whether a segment has started and not ended.
-func (s *Segmenter) Speaking() bool { return s.speaking }
+func (s *Segmenter) Speaking() bool { return s.open }
 
-// Add takes the next frame, of a length in seconds, and its probability. It
-// returns the segment that the frame ends, if there is one.
-func (s *Segmenter) Add(probability, length float64) (Segment, bool) {
-	start := float64(s.frames) * length
+// Add takes the probability of the next frame. It returns the segment that the
+// frame ends, if it ends one.
+func (s *Segmenter) Add(probability float64) (Segment, bool) {
+	frame := s.frames
 	s.frames++
-	if !s.speaking {
-		if probability >= startAt {
-			s.speaking, s.quiet = true, 0
-			s.open = Segment{Recording: s.Recording, Start: start, End: start + length, Probability: probability}
+	enough := startAt
+	if s.open && s.end == frame { // the frame before was speech
+		enough = endBelow
+	}
+	if probability >= enough {
+		if !s.open {
+			s.open, s.start, s.highest = true, frame, 0
 		}
+		s.end, s.highest = s.frames, max(s.highest, probability)
+	}
+	if !s.open {
 		return Segment{}, false
 	}
-	s.open.Probability = max(s.open.Probability, probability)
-	if probability >= startAt || s.quiet == 0 && probability >= endBelow {
-		s.open.End, s.quiet = start+length, 0
-		return Segment{}, false
-	}
-	s.quiet++
-	if float64(s.quiet)*length < minSilence {
+	if s.frames-s.end < minSilence {
 		return Segment{}, false
 	}
 	return s.Close()
@@ -61,12 +67,14 @@ func (s *Segmenter) Add(probability, length float64) (Segment, bool) {
 // Close ends the segment under way, if there is one, as the end of its
 // recording does.
 func (s *Segmenter) Close() (Segment, bool) {
-	segment := s.open
-	spoken := s.speaking && segment.End-segment.Start >= minSpeech
-	s.speaking, s.open, s.quiet = false, Segment{}, 0
-	segment.Start, segment.End = round(segment.Start), round(segment.End)
-	segment.Probability = round(segment.Probability)
-	return segment, spoken
+	spoken := s.open && s.end-s.start >= minSpeech
+	s.open = false
+	return Segment{
+		Recording:   s.Recording,
+		Start:       round(float64(s.start) * sound.FrameLength),
+		End:         round(float64(s.end) * sound.FrameLength),
+		Probability: round(s.highest),
+	}, spoken
 }
 
 // round keeps thousandths: frames are longer than that.

@@ -66,7 +66,7 @@ func (d *detector) hear(chunk sound.WAV) ([]voice.Segment, error) {
 			return nil, err
 		}
 		d.frames++
-		end(d.segmenter.Add(probability, sound.FrameLength))
+		end(d.segmenter.Add(probability))
 	}
 	return ended, nil
 }
