@@ -85,8 +85,8 @@ func unmarshalStrict(data []byte, into any) error {
 
 // Limits of an application; a plan of this size is still made in a blink.
 const (
-	MaxComponents = 1000
-	MaxLinks      = 4000
+	MaxComponents = 500
+	MaxLinks      = 2000
 )
 
 // Check returns an Invalid error that says what to change. It looks at the

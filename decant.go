@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -112,7 +111,18 @@ func (b Bytes) MarshalJSON() ([]byte, error) { return json.Marshal(int64(b)) }
 
 // UnmarshalJSON reads a number of bytes or a text with a unit.
 func (b *Bytes) UnmarshalJSON(data []byte) error {
-	return unmarshalTextOr(data, b, ParseBytes)
+	var n int64
+	if json.Unmarshal(data, &n) == nil && n >= 0 {
+		*b = Bytes(n)
+		return nil
+	}
+	var s string
+	if json.Unmarshal(data, &s) != nil {
+		s = string(data)
+	}
+	v, err := ParseBytes(s)
+	*b = v
+	return err
 }
 
 // Duration is a time.Duration that reads and writes as text: 200ms, 1s.
@@ -137,29 +147,12 @@ func (d Duration) Or(fallback time.Duration) time.Duration {
 	return time.Duration(d)
 }
 
-// MarshalJSON writes the text form.
-func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
+// MarshalText writes the text form.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalJSON reads the text form, or a number of nanoseconds.
-func (d *Duration) UnmarshalJSON(data []byte) error {
-	return unmarshalTextOr(data, d, ParseDuration)
-}
-
-// unmarshalTextOr reads a JSON number as it is and a JSON string by parse.
-func unmarshalTextOr[T ~int64](data []byte, into *T, parse func(string) (T, error)) error {
-	var n int64
-	if json.Unmarshal(data, &n) == nil {
-		if n < 0 {
-			return Errorf(Invalid, "%d: must not be negative", n)
-		}
-		*into = T(n)
-		return nil
-	}
-	var s string
-	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("want a number or a text, not %.40s", data)
-	}
-	v, err := parse(s)
-	*into = v
+// UnmarshalText reads the text form.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := ParseDuration(string(text))
+	*d = v
 	return err
 }

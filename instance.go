@@ -82,7 +82,8 @@ type InstanceStatus struct {
 	Revision    int           `json:"revision"`
 	Epoch       int64         `json:"epoch"`
 	State       InstanceState `json:"state"`
-	Error       *Error        `json:"error,omitempty"`
+	Error       *Error        `json:"error,omitempty" doc:"Why it failed last; a running instance may carry one while its new version fails"`
+	Message     string        `json:"message,omitempty" doc:"What it is doing now"`
 	Since       time.Time     `json:"since"`
 	Restarts    int           `json:"restarts,omitempty" doc:"Times the guest was lost and started fresh"`
 	Calls       CallStats     `json:"calls"`
