@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/api/device"
+	"github.com/decant-project/decant/internal/blobs"
+	"github.com/decant-project/decant/internal/discovery"
+	"github.com/decant-project/decant/internal/supervisor"
+	"github.com/decant-project/decant/internal/supervisor/guesthost"
+	httptransport "github.com/decant-project/decant/internal/transport/http"
+)
+
+// program is a supervisor with all that it needs, open.
+type program struct {
+	supervisor *supervisor.Supervisor
+	server     *http.Server
+	listener   net.Listener
+	caller     *httptransport.Caller
+	guests     *guesthost.Host
+	unlock     func() error
+	log        *slog.Logger
+}
+
+// open puts the program together. What fails first is what a person most often
+// has to change: the data folder in use, then the address in use.
+func open(ctx context.Context, config supervisor.Config, data string, log *slog.Logger) (_ *program, err error) {
+	p := &program{log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, decant.Errorf(decant.Invalid, "cannot make the data folder: %w", err).WithHelp("name another with --data")
+	}
+	if p.unlock, err = lock(data); err != nil {
+		return nil, err
+	}
+	identity, err := supervisor.OpenIdentity(data)
+	if err != nil {
+		return nil, err
+	}
+	store, err := blobs.Open(filepath.Join(data, "blobs"))
+	if err != nil {
+		return nil, err
+	}
+	if p.guests, err = guesthost.New(ctx, filepath.Join(data, "cache"), config.Engine == "interpreter"); err != nil {
+		return nil, err
+	}
+	if p.listener, err = listen(config.Listen, filepath.Join(data, "port")); err != nil {
+		return nil, err
+	}
+	p.caller = httptransport.NewCaller(identity.ToDevice)
+	parts := supervisor.Parts{
+		Data: data, Version: version, Log: log,
+		Listen: p.listener.Addr(), Identity: identity,
+		Guests: p.guests, Engine: p.guests.Engine(),
+		Blobs: store, Caller: p.caller,
+		OpenPeripheral: config.OpenPeripheral,
+	}
+	if !supervisor.Off(config.Discovery) {
+		parts.Discovery = discovery.MDNS{}
+	}
+	if !supervisor.Off(config.Inference) {
+		parts.Inference, parts.OpenBackend = inference(ctx, config.ONNXRuntime, log)
+	}
+	if p.supervisor, err = supervisor.New(config, parts); err != nil {
+		return nil, err
+	}
+	p.server = &http.Server{
+		Handler:           device.Handler(p.supervisor, version, identity.PeerOf),
+		TLSConfig:         identity.ServerTLS(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return p, nil
+}
+
+// run serves until ctx ends, or until the supervisor or the server fails.
+func (p *program) run(ctx context.Context, code string) error {
+	info := p.supervisor.Info()
+	p.log.Info("device is up", "name", info.Name, "id", info.ID, "addresses", strings.Join(info.Addresses, ","), "version", version)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := p.server.ServeTLS(p.listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			return decant.Errorf(decant.Internal, "cannot serve the device's API: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		err := p.supervisor.Run(ctx, code)
+		// Answers that are still being written have a moment; calls have ended.
+		late, stop := context.WithTimeout(context.Background(), time.Second)
+		defer stop()
+		if p.server.Shutdown(late) != nil {
+			p.server.Close()
+		}
+		return err
+	})
+	return group.Wait()
+}
+
+// close frees all, in the order in which it is used: calls have ended before
+// guests and models go.
+func (p *program) close() error {
+	var errs []error
+	if p.listener != nil {
+		p.listener.Close()
+	}
+	if p.supervisor != nil {
+		errs = append(errs, p.supervisor.Close())
+	}
+	if p.caller != nil {
+		p.caller.Close()
+	}
+	if p.guests != nil {
+		errs = append(errs, p.guests.Close())
+	}
+	if p.unlock != nil {
+		errs = append(errs, p.unlock())
+	}
+	return errors.Join(errs...)
+}
+
+// listen opens the device's own address. A port that the system chose is kept
+// in file, so that routes to this device stay true when it starts again.
+func listen(address, file string) (net.Listener, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, decant.Errorf(decant.Invalid, "listen %q: write it as host:port", address)
+	}
+	if port == "0" {
+		if kept, err := os.ReadFile(file); err == nil {
+			if l, err := net.Listen("tcp", net.JoinHostPort(host, strings.TrimSpace(string(kept)))); err == nil {
+				return l, nil
+			}
+		}
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, decant.Errorf(decant.Invalid, "cannot listen: %w", err).WithHelp("set listen in device.yaml, such as \":0\" for any free port")
+	}
+	if port == "0" {
+		chosen := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+		if err := supervisor.WriteFile(file, []byte(chosen)); err != nil {
+			l.Close()
+			return nil, err
+		}
+	}
+	return l, nil
+}
