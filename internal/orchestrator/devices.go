@@ -1,0 +1,276 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/state"
+)
+
+// ListDevices returns all devices that are known, by name.
+func (o *Orchestrator) ListDevices(ctx context.Context) ([]decant.Device, error) {
+	online := map[string]bool{}
+	reports := map[string]reportRecord{}
+	var out []decant.Device
+	err := errors.Join(
+		each(ctx, o.State, presencePrefix, func(key string, _ time.Time, _ int64) {
+			online[strings.TrimPrefix(key, presencePrefix)] = true
+		}),
+		each(ctx, o.State, reportsPrefix, func(key string, r reportRecord, _ int64) {
+			reports[strings.TrimPrefix(key, reportsPrefix)] = r
+		}),
+		each(ctx, o.State, devicesPrefix, func(_ string, r deviceRecord, _ int64) {
+			d := decant.Device{DeviceInfo: r.Info, Status: r.Status, Online: online[r.Info.ID], FirstSeen: r.FirstSeen, LastSeen: r.LastSeen}
+			if rep, ok := reports[r.Info.ID]; ok {
+				d.State, d.LastSeen = rep.State, rep.At
+			}
+			out = append(out, d)
+		}),
+	)
+	slices.SortFunc(out, func(a, b decant.Device) int {
+		return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID)
+	})
+	return out, err
+}
+
+// Device returns one device, by ID or, if only one has it, by name.
+func (o *Orchestrator) Device(ctx context.Context, nameOrID string) (decant.Device, error) {
+	all, err := o.ListDevices(ctx)
+	if err != nil {
+		return decant.Device{}, err
+	}
+	var found []decant.Device
+	for _, d := range all {
+		if d.ID == nameOrID {
+			return d, nil
+		}
+		if d.Name == nameOrID {
+			found = append(found, d)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return decant.Device{}, decant.Errorf(decant.NotFound, "there is no device %q", nameOrID).WithHelp("`decant device ls` lists them")
+	}
+	return decant.Device{}, decant.Errorf(decant.Conflict, "%d devices are named %q: say which by its ID", len(found), nameOrID)
+}
+
+// device returns the record of a device that has joined or is known.
+func (o *Orchestrator) device(ctx context.Context, id string) (stored[deviceRecord], error) {
+	var r stored[deviceRecord]
+	if err := load(ctx, o.State, devicesPrefix+id, &r); err != nil {
+		return r, err
+	}
+	if r.rev == 0 {
+		return r, decant.Errorf(decant.NotFound, "there is no device %q", id)
+	}
+	return r, nil
+}
+
+// RemoveDevice forgets a device and takes from it all it was told to run. Its
+// certificate is good for nothing here any more. What it ran is placed anew.
+func (o *Orchestrator) RemoveDevice(ctx context.Context, nameOrID string) error {
+	d, err := o.Device(ctx, nameOrID)
+	if err != nil {
+		return err
+	}
+	told, _, err := o.State.List(ctx, desiredPrefix+d.ID+"/", 0)
+	if err != nil {
+		return err
+	}
+	ops := []change{remove(devicesPrefix + d.ID), remove(reportsPrefix + d.ID), remove(presencePrefix + d.ID)}
+	for _, kv := range told {
+		ops = append(ops, remove(kv.Key))
+	}
+	if err := o.commit(ctx, nil, ops...); err != nil {
+		return err
+	}
+	o.event(ctx, decant.Event{Kind: "device.removed", Device: d.ID, Message: "device " + d.Name + " is removed"})
+	return nil
+}
+
+// Joined reports whether a device may take part: it holds a certificate of the
+// site, and nobody has removed it since.
+func (o *Orchestrator) Joined(ctx context.Context, id string) error {
+	r, err := o.device(ctx, id)
+	if errors.Is(err, decant.NotFound) || err == nil && r.value.Status != decant.DeviceJoined {
+		return decant.Errorf(decant.Denied, "device %s is not of this site any more", id).
+			WithHelp("join it again with a new code from: decant join-code")
+	}
+	return err
+}
+
+// Report takes in what a device says of itself and what it runs, and renews
+// its presence.
+func (o *Orchestrator) Report(ctx context.Context, id string, rep decant.Report) error {
+	if rep.Device.ID != id {
+		return decant.Errorf(decant.Denied, "device %s reports as %q", id, rep.Device.ID)
+	}
+	if err := checkReport(rep); err != nil {
+		return err
+	}
+	if err := o.renewPresence(ctx, id); err != nil {
+		return err
+	}
+	old, err := o.device(ctx, id)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	said := reportRecord{State: rep.Device.State, Applied: rep.Applied, Instances: rep.Instances, At: now}
+	changes := []change{put(reportsPrefix+id, said)}
+	info := rep.Device
+	info.State = decant.DeviceState{}
+	var conds []state.Cond
+	if !sameJSON(old.value.Info, info) {
+		record := old.value
+		record.Info, record.LastSeen = info, now
+		conds = append(conds, old.cond(devicesPrefix+id))
+		changes = append(changes, put(devicesPrefix+id, record))
+	}
+	if err := o.commit(ctx, conds, changes...); err != nil {
+		return err
+	}
+	for _, e := range rep.Events {
+		e.Device, e.At = id, time.Time{} // its clock may be anything
+		o.event(ctx, e)
+	}
+	return nil
+}
+
+// Bounds of what a device may say in one report.
+const (
+	maxInstances = 2000
+	maxEvents    = 100
+	maxMessage   = 4096
+)
+
+func checkReport(rep decant.Report) error {
+	if err := rep.Device.Check(); err != nil {
+		return err
+	}
+	if len(rep.Instances) > maxInstances || len(rep.Events) > maxEvents {
+		return decant.Errorf(decant.Exhausted, "report of %d instances and %d events: %d and %d at most", len(rep.Instances), len(rep.Events), maxInstances, maxEvents)
+	}
+	for _, e := range rep.Events {
+		if len(e.Message) > maxMessage || len(e.Kind) > 64 {
+			return decant.Errorf(decant.Exhausted, "report has an event of more than %d bytes", maxMessage)
+		}
+	}
+	return nil
+}
+
+// renewPresence keeps the device's lease alive, or gives it one.
+func (o *Orchestrator) renewPresence(ctx context.Context, id string) error {
+	o.mu.Lock()
+	lease := o.leases[id]
+	o.mu.Unlock()
+	if lease != 0 {
+		err := o.State.KeepAlive(ctx, lease)
+		if !errors.Is(err, decant.NotFound) {
+			return err
+		}
+	}
+	// Another orchestrator, or this one before it was restarted, may have left
+	// a lease that is still good.
+	kv, err := o.State.Get(ctx, presencePrefix+id)
+	switch {
+	case err == nil:
+		lease = kv.Lease
+		err = o.State.KeepAlive(ctx, lease)
+	case errors.Is(err, decant.NotFound):
+		if lease, err = o.State.Grant(ctx, LeaseTTL); err == nil {
+			err = o.commit(ctx, nil, change{key: presencePrefix + id, value: time.Now().UTC(), lease: lease})
+		}
+	}
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	o.leases[id] = lease
+	o.mu.Unlock()
+	return nil
+}
+
+// presenceChanged writes down that a device came or went.
+func (o *Orchestrator) presenceChanged(ctx context.Context, id string, gone bool) error {
+	r, err := o.device(ctx, id)
+	if errors.Is(err, decant.NotFound) {
+		return nil // it was removed
+	}
+	if err != nil {
+		return err
+	}
+	e := decant.Event{Kind: "device.online", Device: id, Message: "device " + r.value.Info.Name + " is online"}
+	if gone {
+		e.Kind, e.Message = "device.offline", "device "+r.value.Info.Name+" is offline: it was not heard of for "+LeaseTTL.String()
+	}
+	o.event(ctx, e)
+	return nil
+}
+
+// WatchDesired sends what a device shall run, now and whenever that changes,
+// until ctx ends or send fails.
+func (o *Orchestrator) WatchDesired(ctx context.Context, id string, send func(decant.Desired) error) error {
+	prefix := desiredPrefix + id + "/"
+	var watch <-chan state.Batch
+	for {
+		if err := o.Joined(ctx, id); err != nil {
+			return err
+		}
+		desired := decant.Desired{Device: id, Instances: []decant.InstanceSpec{}}
+		kvs, at, err := o.State.List(ctx, prefix, 0)
+		if err != nil {
+			return err
+		}
+		for _, kv := range kvs {
+			var spec decant.InstanceSpec
+			if err := decode(kv, &spec); err != nil {
+				return err
+			}
+			desired.Instances = append(desired.Instances, spec)
+		}
+		desired.Revision = at
+		if err := send(desired); err != nil {
+			return err
+		}
+		if watch == nil {
+			watch = o.State.Watch(ctx, prefix, at)
+		}
+		// One look answers all the batches up to it.
+		for rev := int64(0); rev <= at; {
+			batch, ok := <-watch
+			if !ok {
+				return ctx.Err()
+			}
+			if batch.Err != nil {
+				return batch.Err
+			}
+			rev = batch.Revision
+		}
+	}
+}
+
+func deviceName(devices []decant.Device, id string) string {
+	for _, d := range devices {
+		if d.ID == id {
+			return d.Name
+		}
+	}
+	return id
+}
+
+// describePlacement says in a line which component went where.
+func describePlacement(p decant.Placement, devices []decant.Device) string {
+	var parts []string
+	for _, c := range sortedKeys(p.Components) {
+		parts = append(parts, c+" on "+deviceName(devices, p.Components[c].Device)+" ("+p.Components[c].Reason+")")
+	}
+	return "application " + p.Application + " is placed: " + strings.Join(parts, ", ")
+}
