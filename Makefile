@@ -3,6 +3,10 @@ SHELL := /bin/bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w
+# What keeps the device program small: it speaks HTTP/1.1 only, and code that is
+# seldom run (names on the network, configuration, the API's description) is not
+# spread out.
+DEVICE := -tags nethttpomithttp2 -gcflags='github.com/miekg/dns=-l' -gcflags='go.yaml.in/...=-l' -gcflags='github.com/danielgtaylor/...=-l'
 TOOL := $(GO) tool -modfile=tools/go.mod
 export CGO_ENABLED ?= 0
 export DECANT_DATA ?= $(CURDIR)/../shared/data
@@ -18,7 +22,7 @@ bin/decant: FORCE
 	$(GO) build -trimpath -ldflags='$(LDFLAGS) -X main.version=$(VERSION)' -o $@ ./cmd/decant
 
 bin/decant-supervisor: FORCE
-	$(GO) build -trimpath -ldflags='$(LDFLAGS) -X main.version=$(VERSION)' -o $@ ./cmd/decant-supervisor
+	$(GO) build -trimpath $(DEVICE) -ldflags='$(LDFLAGS) -X main.version=$(VERSION)' -o $@ ./cmd/decant-supervisor
 
 fetch-ort: ## ONNX Runtime for this machine (ORT=path to use your own)
 	$(GO) run ./examples/fetch -ort
@@ -47,7 +51,7 @@ bench: build fetch-speech fetch-vision ## the figures of bench/RESULTS.md
 
 cross: ## the supervisor builds for every device that it should
 	for t in linux/amd64 linux/arm64 linux/arm linux/riscv64 linux/mipsle darwin/arm64; do \
-	  echo "$$t"; GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -o /dev/null ./cmd/decant-supervisor || exit 1; done
+	  echo "$$t"; GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build $(DEVICE) -o /dev/null ./cmd/decant-supervisor || exit 1; done
 
 clean: ## remove what was built; downloads stay
 	rm -rf bin

@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if f.version {
-		fmt.Println("decant-supervisor", version)
+		fmt.Fprintln(os.Stdout, "decant-supervisor", version)
 		return nil
 	}
 	config, err := supervisor.ReadConfig(f.config)
@@ -110,7 +110,7 @@ func parse(args []string) (flags, error) {
 	err := set.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Printf(usage, defaultData())
+		fmt.Fprintf(os.Stdout, usage, defaultData())
 		return f, err
 	case err != nil:
 		return f, decant.Errorf(decant.Invalid, "%s", strings.ReplaceAll(err.Error(), " -", " --")).WithHelp("see decant-supervisor --help")
@@ -142,6 +142,6 @@ func probe(path string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Println(v)
+	fmt.Fprintln(os.Stdout, v)
 	return 0
 }

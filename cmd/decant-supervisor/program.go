@@ -60,7 +60,7 @@ func open(ctx context.Context, config supervisor.Config, data string, log *slog.
 	if p.guests, err = guesthost.New(ctx, filepath.Join(data, "cache"), config.Engine == "interpreter"); err != nil {
 		return nil, err
 	}
-	if p.listener, err = listen(config.Listen, filepath.Join(data, "port")); err != nil {
+	if p.listener, err = listen(ctx, config.Listen, filepath.Join(data, "port")); err != nil {
 		return nil, err
 	}
 	p.caller = httptransport.NewCaller(identity.ToDevice)
@@ -139,19 +139,20 @@ func (p *program) close() error {
 
 // listen opens the device's own address. A port that the system chose is kept
 // in file, so that routes to this device stay true when it starts again.
-func listen(address, file string) (net.Listener, error) {
+func listen(ctx context.Context, address, file string) (net.Listener, error) {
+	var lc net.ListenConfig
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, decant.Errorf(decant.Invalid, "listen %q: write it as host:port", address)
 	}
 	if port == "0" {
 		if kept, err := os.ReadFile(file); err == nil {
-			if l, err := net.Listen("tcp", net.JoinHostPort(host, strings.TrimSpace(string(kept)))); err == nil {
+			if l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, strings.TrimSpace(string(kept)))); err == nil {
 				return l, nil
 			}
 		}
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, decant.Errorf(decant.Invalid, "cannot listen: %w", err).WithHelp("set listen in device.yaml, such as \":0\" for any free port")
 	}

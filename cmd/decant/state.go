@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 
@@ -63,7 +62,7 @@ func stateImport() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var in io.Reader = cmd.InOrStdin()
+			in := cmd.InOrStdin()
 			if len(args) == 1 {
 				f, err := os.Open(args[0])
 				if err != nil {

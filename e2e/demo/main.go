@@ -20,33 +20,37 @@ import (
 	"github.com/decant-project/decant"
 )
 
-func main() {
+func main() { os.Exit(play()) }
+
+// play returns the exit status.
+func play() int {
 	keep := flag.Bool("keep", false, "leave all running in the end")
 	timeout := flag.Duration("timeout", 10*time.Minute, "longest time for the whole demo")
 	flag.Parse()
-	play, ok := plays[flag.Arg(0)]
+	a, ok := acts[flag.Arg(0)]
 	if !ok || flag.NArg() != 1 {
 		fmt.Fprintln(os.Stderr, "usage: go run ./e2e/demo [-keep] speech|vision")
-		os.Exit(2)
+		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	limited, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	err := run(limited, os.Stdout, play, *keep)
+	err := run(limited, os.Stdout, a, *keep)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "demo: stopped")
-		os.Exit(130)
+		return 130
 	default:
 		fmt.Fprintln(os.Stderr, "demo:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
-// play is an example with what makes it a demo.
-type play struct {
+// act is an example with what makes it a demo.
+type act struct {
 	folder string
 	// last is the component whose trigger ends the demo; screen the device
 	// whose screen is shown.
@@ -55,14 +59,14 @@ type play struct {
 	judge func(s *site, d decant.Deployment, screen []string) error
 }
 
-var plays = map[string]play{
+var acts = map[string]act{
 	"speech": {folder: "examples/speech", last: "ear", screen: "wall-screen", judge: judgeSpeech},
 	"vision": {folder: "examples/vision", last: "classifier", screen: "wall-screen", judge: judgeVision},
 }
 
-// run plays. What it started ends with it, unless keep is set and all went well.
-func run(ctx context.Context, out io.Writer, p play, keep bool) (err error) {
-	s, err := open(out, p.folder, keep)
+// run plays an act. What it started ends with it, unless keep is set and all went well.
+func run(ctx context.Context, out io.Writer, a act, keep bool) (err error) {
+	s, err := open(out, a.folder, keep)
 	if err != nil {
 		return err
 	}
@@ -79,12 +83,12 @@ func run(ctx context.Context, out io.Writer, p play, keep bool) (err error) {
 	if err := s.deploy(ctx); err != nil {
 		return err
 	}
-	d, screen, err := s.watch(ctx, p)
+	d, screen, err := s.watch(ctx, a)
 	if err != nil {
 		return err
 	}
 	s.step("summary")
-	if err := p.judge(s, d, screen); err != nil {
+	if err := a.judge(s, d, screen); err != nil {
 		return err
 	}
 	s.places(d)

@@ -111,13 +111,13 @@ func (s *site) show(ctx context.Context, args ...string) error {
 
 // watch shows the screen until the trigger has had its last sample, and returns
 // all that the screen has shown.
-func (s *site) watch(ctx context.Context, p play) (decant.Deployment, []string, error) {
+func (s *site) watch(ctx context.Context, a act) (decant.Deployment, []string, error) {
 	name, err := s.appName(ctx)
 	if err != nil {
 		return decant.Deployment{}, nil, err
 	}
 	s.step("the screen shows")
-	path := filepath.Join(s.Dir, p.screen, "screen.txt")
+	path := filepath.Join(s.Dir, a.screen, "screen.txt")
 	following, stop := context.WithCancel(ctx)
 	followed := make(chan struct{})
 	go func() {
@@ -125,7 +125,7 @@ func (s *site) watch(ctx context.Context, p play) (decant.Deployment, []string, 
 		s.followFile(following, path)
 	}()
 	d, err := s.WaitDeployment(ctx, name, "the last sample was dealt with", func(d decant.Deployment) bool {
-		t := d.Instances[p.last].Trigger
+		t := d.Instances[a.last].Trigger
 		return t != nil && t.Ended
 	})
 	stop()

@@ -70,7 +70,8 @@ func (f *Fleet) Start(name, program string, args ...string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{Name: name, cmd: exec.Command(filepath.Join(f.Bin, program), args...), log: log, done: make(chan struct{})}
+	p := &Process{Name: name, log: log, done: make(chan struct{})}
+	p.cmd = exec.Command(filepath.Join(f.Bin, program), args...) //nolint:noctx // it ends by Stop or Kill
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = f.env()
 	p.cmd.SysProcAttr = childAttributes(f.Detached)
@@ -253,7 +254,7 @@ func (f *Fleet) WaitDeployment(ctx context.Context, app, what string, done func(
 		case errors.Is(err, enough):
 			return true, nil
 		case errors.Is(err, decant.Unavailable) || ctx.Err() != nil:
-			return false, nil
+			return false, nil //nolint:nilerr // the orchestrator may be away
 		}
 		return false, err
 	})
@@ -265,7 +266,7 @@ func (f *Fleet) WaitOnline(ctx context.Context, n int) (map[string]decant.Device
 	err := f.Until(ctx, nil, fmt.Sprintf("%d devices are online", n), func(ctx context.Context) (bool, error) {
 		var devices []decant.Device
 		if err := f.Query(ctx, &devices, "device", "ls"); err != nil {
-			return false, nil // the orchestrator may be away
+			return false, nil //nolint:nilerr // the orchestrator may be away
 		}
 		clear(online)
 		for _, d := range devices {

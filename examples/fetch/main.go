@@ -25,7 +25,10 @@ import (
 	"github.com/decant-project/decant/internal/fetch"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run returns the exit status.
+func run() int {
 	ort := flag.Bool("ort", false, "ONNX Runtime, into bin")
 	speech := flag.Bool("speech", false, "the speech detector's model, and recordings")
 	vision := flag.Bool("vision", false, "the classifier's model, and photographs")
@@ -34,8 +37,9 @@ func main() {
 	defer stop()
 	if err := get(ctx, *ort, *speech, *vision); err != nil {
 		fmt.Fprintln(os.Stderr, "fetch:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func get(ctx context.Context, ort, speech, vision bool) error {

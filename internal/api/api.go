@@ -32,9 +32,7 @@ func New(mux *http.ServeMux, title, version string) huma.API {
 	config.DocsPath = ""
 	config.SchemasPath = ""
 	config.CreateHooks = nil // no $schema members: clients decode strictly
-	schemas := config.Components.Schemas
-	schemas.RegisterTypeAlias(reflect.TypeFor[decant.Bytes](), reflect.TypeFor[bytesForm]())
-	schemas.RegisterTypeAlias(reflect.TypeFor[decant.Link](), reflect.TypeFor[linkForm]())
+	aliases(config.Components.Schemas)
 	return humago.New(mux, config)
 }
 
@@ -58,35 +56,6 @@ func HandleJSON[T, I, O any](api huma.API, op huma.Operation, h func(context.Con
 	Handle(api, op, h)
 	schema := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, op.OperationID)
 	op.RequestBody.Content = map[string]*huma.MediaType{"application/json": {Schema: schema}}
-}
-
-// The forms of types that read more than one kind of JSON.
-type (
-	bytesForm struct{}
-	linkForm  struct{}
-)
-
-// Schema implements huma.SchemaProvider.
-func (bytesForm) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{
-		OneOf:       []*huma.Schema{{Type: "integer", Format: "int64"}, {Type: "string", Examples: []any{"64MiB"}}},
-		Description: "Bytes: a number, or a text with a unit",
-	}
-}
-
-// Schema implements huma.SchemaProvider.
-func (linkForm) Schema(huma.Registry) *huma.Schema {
-	name := &huma.Schema{Type: "string"}
-	return &huma.Schema{
-		OneOf: []*huma.Schema{
-			{Type: "string", Examples: []any{"ear -> detector"}},
-			{
-				Type: "object", AdditionalProperties: false, Required: []string{"from", "to"},
-				Properties: map[string]*huma.Schema{"from": name, "to": name, "name": name},
-			},
-		},
-		Description: "A pipe as text, or a named link as an object",
-	}
 }
 
 // Decode reads a JSON value.

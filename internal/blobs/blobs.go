@@ -123,7 +123,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, want decant.Digest, limit 
 	if err != nil {
 		return "", 0, fault("store a blob", err)
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // gone once it is renamed
+	defer os.Remove(f.Name()) // gone once it is renamed
 	defer f.Close()
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(contextReader{ctx, r}, int64(limit)+1))

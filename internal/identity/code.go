@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ const (
 
 // String returns the code as people pass it on: 47 characters.
 func (c Code) String() string {
-	raw := append(c.Pin[:], c.secret[:]...)
+	raw := slices.Concat(c.Pin[:], c.secret[:])
 	text := lower32.EncodeToString(append(raw, checkByte(raw)))
 	return strings.Join([]string{text[:11], text[11:22], text[22:33], text[33:]}, "-")
 }

@@ -136,7 +136,7 @@ func joinAt(ctx context.Context, config *tls.Config, code Code, address string, 
 		return Credential{}, decant.Errorf(decant.Unavailable, "cannot reach the orchestrator at %s: %w", address, err)
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })() //nolint:errcheck // ends what blocks on it
+	defer context.AfterFunc(ctx, func() { conn.Close() })() // ends what blocks on it
 	state := conn.(*tls.Conn).ConnectionState()
 	req := JoinRequest{Code: code.ID()}
 	if req.CSR, err = newCSR(key); err != nil {

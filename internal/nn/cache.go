@@ -87,8 +87,8 @@ func (c *Cache) leave(key string, s *shared) error {
 	}
 	s.stop()
 	<-s.loaded
-	if s.err != nil {
-		return nil // who waited for it was told
+	if s.model == nil {
+		return nil // it could not be loaded; who waited was told
 	}
 	return s.model.Close()
 }

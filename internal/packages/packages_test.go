@@ -178,11 +178,11 @@ func TestLoad(t *testing.T) {
 		t.Error("a link led out of the folder")
 	}
 	for text, says := range map[string]string{
-		"package: ear\nversion: 1.0.0\nmodul: {}\n":                           `unknown field "modul"`,
-		"package: ear\nversion: 1.0.0\n":                                      "neither a module nor a model",
-		"package: Ear\nversion: 1.0.0\nmodule: {file: x}\n":                   "lower-case",
-		"package: ear\nversion: 1.0.0\nmodule: {file: ../x}\n":                "must lie in the package's folder",
-		"package: ear\nversion: 1.0.0\nmodel: {file: x, format: tflite}\n":    `format "tflite" is not supported`,
+		"package: ear\nversion: 1.0.0\nmodul: {}\n":                              `unknown field "modul"`,
+		"package: ear\nversion: 1.0.0\n":                                         "neither a module nor a model",
+		"package: Ear\nversion: 1.0.0\nmodule: {file: x}\n":                      "lower-case",
+		"package: ear\nversion: 1.0.0\nmodule: {file: ../x}\n":                   "must lie in the package's folder",
+		"package: ear\nversion: 1.0.0\nmodel: {file: x, format: tflite}\n":       `format "tflite" is not supported`,
 		"package: ear\nversion: 1.0.0\nmodule: {file: x}\nrequires: {a: what}\n": `version range "what"`,
 	} {
 		if _, err := packages.ParseSpec([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {

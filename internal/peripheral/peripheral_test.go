@@ -114,7 +114,7 @@ func TestMicrophone(t *testing.T) {
 	want := map[string][]byte{}
 	for name, f := range recorded {
 		sound := tone(f, 1234*time.Millisecond)
-		write(t, dir, "r/"+name+".wav", appendWAV(nil, f, "", sound))
+		write(t, dir, "r/"+name+".wav", wavFile(f, "", sound))
 		want[name] = append(sound, make([]byte, f.bytes(gap))...)
 	}
 	mic := open(t, dir, Config{Name: "mic", Type: "microphone", Driver: "file", Path: "r/*.wav", Gap: decant.Duration(gap), Every: 1})
@@ -178,7 +178,7 @@ func title(t *testing.T, wav []byte) string {
 func TestMicrophonePace(t *testing.T) {
 	f := wavFormat{1, 16000}
 	dir := t.TempDir()
-	write(t, dir, "a.wav", appendWAV(nil, f, "", tone(f, 250*time.Millisecond)))
+	write(t, dir, "a.wav", wavFile(f, "", tone(f, 250*time.Millisecond)))
 	synctest.Test(t, func(t *testing.T) {
 		mic := open(t, dir, Config{Name: "mic", Type: "microphone", Driver: "file", Path: "a.wav", Chunk: decant.Duration(100 * time.Millisecond), Repeat: true})
 		time.Sleep(time.Hour) // time runs from the first Read
@@ -400,7 +400,7 @@ func TestSimulated(t *testing.T) {
 
 func TestReadWAV(t *testing.T) {
 	f := wavFormat{1, 8000}
-	good := appendWAV(nil, f, "t", []byte{1, 2, 3, 4})
+	good := wavFile(f, "t", []byte{1, 2, 3, 4})
 	change := func(at int, b ...byte) []byte {
 		out := bytes.Clone(good)
 		copy(out[at:], b)
@@ -450,7 +450,7 @@ func TestReadWAV(t *testing.T) {
 }
 
 func FuzzReadWAV(f *testing.F) {
-	f.Add(appendWAV(nil, wavFormat{2, 44100}, "title", make([]byte, 8)))
+	f.Add(wavFile(wavFormat{2, 44100}, "title", make([]byte, 8)))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		format, sound, err := readWAV(bytes.NewReader(in), int64(len(in)))
 		if err != nil {
@@ -460,7 +460,7 @@ func FuzzReadWAV(f *testing.F) {
 		if err != nil || len(data) == 0 || len(data)%format.frame() != 0 || len(data) > len(in) {
 			t.Fatalf("%v: %d bytes of sound, %v", format, len(data), err)
 		}
-		again, sound, err := readWAV(bytes.NewReader(appendWAV(nil, format, "t", data)), 1<<40)
+		again, sound, err := readWAV(bytes.NewReader(wavFile(format, "t", data)), 1<<40)
 		if err != nil || again != format || sound.Size() != int64(len(data)) {
 			t.Fatalf("%v became %v, %v", format, again, err)
 		}

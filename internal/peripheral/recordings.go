@@ -1,6 +1,7 @@
 package peripheral
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -73,12 +74,12 @@ func (r *recordings) next() (Sample, time.Duration, error) {
 		}
 		sound, err := r.now.read(r.chunk)
 		if len(sound) > 0 {
-			data := appendWAV(nil, r.now.format, r.now.title, sound)
+			data := wavFile(r.now.format, r.now.title, sound)
 			return Sample{ContentType: "audio/wav", Data: data}, r.now.format.duration(len(sound)), nil
 		}
 		title := r.now.title
 		_ = r.close() // only read
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			return Sample{}, 0, decant.Errorf(decant.Internal, "cannot read recording %s: %w", title, err)
 		}
 	}

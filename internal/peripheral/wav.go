@@ -111,14 +111,14 @@ func readWAVFormat(r io.Reader) (wavFormat, error) {
 	return f, nil
 }
 
-// appendWAV appends a WAV file to b.
-func appendWAV(b []byte, f wavFormat, title string, sound []byte) []byte {
+// wavFile returns a WAV file.
+func wavFile(f wavFormat, title string, sound []byte) []byte {
 	title += "\x00"
 	title += "\x00"[:len(title)%2]
 	le := binary.LittleEndian
 	u16, u32 := le.AppendUint16, le.AppendUint32
 
-	b = append(b, "RIFF"...)
+	b := []byte("RIFF")
 	b = u32(b, uint32(4+8+16+8+4+8+len(title)+8+len(sound)))
 	b = append(b, "WAVEfmt "...)
 	b = u32(b, 16)

@@ -40,7 +40,7 @@ func ReadConfig(path string) (Config, error) {
 		path = "device.yaml"
 	}
 	data, err := os.ReadFile(path)
-	if err != nil && !(mayBeAbsent && errors.Is(err, fs.ErrNotExist)) {
+	if err != nil && (!mayBeAbsent || !errors.Is(err, fs.ErrNotExist)) {
 		return Config{}, decant.Errorf(decant.Invalid, "cannot read the device's configuration: %w", err)
 	}
 	c, err := parseConfig(data)

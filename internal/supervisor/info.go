@@ -96,7 +96,7 @@ func addresses(listen net.Addr) []string {
 			v6 = append(v6, at)
 		}
 	}
-	found := append(v4, v6...)
+	found := slices.Concat(v4, v6)
 	if len(found) == 0 {
 		return []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))}
 	}

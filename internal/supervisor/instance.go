@@ -193,7 +193,7 @@ func (in *instance) failed(err error) {
 	in.mu.Unlock()
 	if in.current == nil || in.current.guest == nil {
 		in.refuse()
-		in.transition(decant.InstanceFailed, "")
+		in.transition(decant.InstanceFailed)
 	}
 	if news {
 		in.log.Remark("%v", now)
@@ -231,7 +231,7 @@ func (in *instance) refuse() {
 // removed, its state goes too.
 func (in *instance) shutdown(removed bool) {
 	in.refuse()
-	in.transition(decant.InstanceStopping, "")
+	in.transition(decant.InstanceStopping)
 	in.stopTrigger()
 	if g := in.takeGuest(); g != nil {
 		in.close(g)
@@ -241,7 +241,7 @@ func (in *instance) shutdown(removed bool) {
 		in.current.release()
 	}
 	in.closeDevices(nil)
-	in.transition(decant.InstanceStopped, "")
+	in.transition(decant.InstanceStopped)
 	in.log.Remark("stopped")
 	in.log.Close()
 	if removed {
@@ -275,14 +275,14 @@ func (in *instance) step(to decant.InstanceState) {
 		in.note("updating: %s", to)
 		return
 	}
-	in.transition(to, "")
+	in.transition(to)
 }
 
 // transition is the only place where the state changes.
-func (in *instance) transition(to decant.InstanceState, message string) {
+func (in *instance) transition(to decant.InstanceState) {
 	in.mu.Lock()
 	from := in.state
-	in.message = message
+	in.message = ""
 	if from != to {
 		in.state, in.since = to, time.Now().UTC()
 	}
@@ -329,7 +329,7 @@ func (in *instance) status() decant.InstanceStatus {
 
 // asError gives an error without a code one.
 func asError(err error) *decant.Error {
-	if e, ok := err.(*decant.Error); ok {
+	if e, ok := err.(*decant.Error); ok { //nolint:errorlint // what wraps one has more to say than it
 		return e
 	}
 	return decant.Errorf(decant.CodeOf(err), "%w", err)

@@ -151,7 +151,7 @@ func (in *instance) dropGuest() {
 	in.mu.Unlock()
 	in.log.Remark("the guest was lost; starting a fresh one")
 	if in.isServing() {
-		in.transition(decant.InstanceStarting, "")
+		in.transition(decant.InstanceStarting)
 	}
 }
 
@@ -171,7 +171,7 @@ func (in *instance) serve(want decant.InstanceSpec) {
 	}
 	fresh := in.state != decant.InstanceRunning
 	in.mu.Unlock()
-	in.transition(decant.InstanceRunning, "")
+	in.transition(decant.InstanceRunning)
 	if fresh {
 		in.log.Remark("running %s, revision %d, epoch %d", want.Package, want.Revision, want.Epoch)
 		in.sup.event("instance.running", in.key, "running "+want.Package)

@@ -150,7 +150,7 @@ func (g *Guest) ended(ctx context.Context, during string) error {
 	switch {
 	case g.stopped.Err() != nil:
 		return decant.Errorf(decant.Unavailable, "the guest was closed while %s", during)
-	case ctx.Err() == context.DeadlineExceeded: //nolint:errorlint // contexts return it bare
+	case ctx.Err() == context.DeadlineExceeded:
 		return decant.Errorf(decant.Deadline, "the call ran out of time while %s", during)
 	}
 	return decant.Errorf(decant.Deadline, "the call was cancelled while %s", during)

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -168,7 +169,7 @@ func (o *osFile) Pread(buf []byte, off int64) (int, expsys.Errno) { return ended
 
 // ended makes the end of a file what it is in POSIX: no bytes, no error.
 func ended(n int, err error) (int, expsys.Errno) {
-	if err == io.EOF { //nolint:errorlint // os.File returns it bare
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return n, errnoOf(err)
@@ -239,7 +240,7 @@ func (o *osFile) Close() expsys.Errno    { return errnoOf(o.f.Close()) }
 
 func (o *osFile) Readdir(n int) ([]expsys.Dirent, expsys.Errno) {
 	found, err := o.f.ReadDir(n)
-	if err != nil && err != io.EOF { //nolint:errorlint // os.File returns it bare
+	if err != nil && err != io.EOF {
 		return nil, errnoOf(err)
 	}
 	out := make([]expsys.Dirent, len(found))

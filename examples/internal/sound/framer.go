@@ -34,7 +34,7 @@ func (f *Framer) Add(chunk WAV) (WAV, error) {
 		}
 		*f = Framer{title: chunk.Title, rate: chunk.Rate, resampler: r}
 	}
-	all := append(f.rest, f.resampler.Process(chunk.Mono())...)
+	all := slices.Concat(f.rest, f.resampler.Process(chunk.Mono()))
 	whole := len(all) - len(all)%FrameSize
 	f.rest = slices.Clone(all[whole:])
 	return WAV{Rate: FrameRate, Channels: 1, Title: f.title, Samples: all[:whole]}, nil

@@ -8,11 +8,13 @@ package device
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/api"
@@ -68,14 +70,13 @@ type JoinCode struct {
 // is and offer it a join code while it has no site, the site's devices may also
 // call functions, and its orchestrators may do all.
 func Handler(s Service, version string, peerOf func(*tls.ConnectionState) identity.Peer) http.Handler {
-	mux := http.NewServeMux()
-	a := api.New(mux, "decant device", version)
-	registerDevice(a, s)
-	registerModels(a, s)
-	registerCalls(a, s)
-	mux.HandleFunc("GET /.well-known/wot", serveThing(s))
-	mux.Handle(httptransport.Pattern, httptransport.Handler(s))
-	return identity.RequireSite(peerOf, openToAll, allowRoles(mux))
+	a := rest{http.NewServeMux(), api.Describe("decant device", version)}
+	a.device(s)
+	a.models(s)
+	a.calls(s)
+	a.mux.HandleFunc("GET /.well-known/wot", serveThing(s))
+	a.mux.Handle("GET /openapi.json", a.doc)
+	return identity.RequireSite(peerOf, openToAll, allowRoles(a.mux))
 }
 
 // openToAll reports whether a request needs no certificate of the site.
@@ -100,52 +101,116 @@ func allowRoles(next *http.ServeMux) http.Handler {
 	})
 }
 
-type (
-	none        struct{}
-	body[T any] struct{ Body T }
-)
-
-func op(method, path, id, summary string) huma.Operation {
-	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary}
+// rest is what operations are added to: each is served and described.
+type rest struct {
+	mux *http.ServeMux
+	doc *api.Description
 }
 
-func registerDevice(a huma.API, s Service) {
-	api.Handle(a, op("GET", "/v1/device", "get-device", "What the device is, has and does"),
-		func(context.Context, *none) (*body[decant.DeviceInfo], error) {
-			return &body[decant.DeviceInfo]{s.Info()}, nil
-		})
-	api.Handle(a, op("GET", "/v1/instances", "list-instances", "All instances on the device"),
-		func(context.Context, *none) (*body[[]decant.InstanceStatus], error) {
-			return &body[[]decant.InstanceStatus]{s.Instances()}, nil
-		})
-	api.Handle(a, op("GET", "/v1/state", "get-state", "How the device is doing"),
-		func(context.Context, *none) (*body[decant.DeviceState], error) {
-			return &body[decant.DeviceState]{s.Info().State}, nil
-		})
-	offer := op("POST", "/v1/join-code", "offer-join-code", "Approve a device that waits: it joins with this code")
-	offer.DefaultStatus = http.StatusNoContent
-	api.Handle(a, offer, func(_ context.Context, in *body[JoinCode]) (*none, error) {
-		return nil, s.Offer(in.Body.Code, in.Body.Orchestrators)
+// raw is an answer of bytes as they are.
+type raw []byte
+
+// handle adds an operation that answers with what f returns: JSON, raw bytes,
+// nothing for nil, or a problem.
+func (a rest) handle(op huma.Operation, f func(w http.ResponseWriter, r *http.Request) (any, error)) {
+	a.doc.Add(op)
+	a.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
+		out, err := f(w, r)
+		if err != nil {
+			problem.Write(w, err)
+			return
+		}
+		// An error of writing says that the caller has gone.
+		switch out := out.(type) {
+		case nil:
+			w.WriteHeader(http.StatusNoContent)
+		case raw:
+			w.Header().Set("Content-Type", octets)
+			_, _ = w.Write(out)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(out)
+		}
 	})
-	type logInput struct {
-		App       string `path:"app" maxLength:"63"`
-		Component string `path:"component" maxLength:"63"`
-		Lines     int    `query:"lines" default:"200" minimum:"0" maximum:"100000" doc:"The newest so many"`
-		Follow    bool   `query:"follow" doc:"Go on with each new line"`
+}
+
+// get adds an operation that answers with what f returns.
+func get[T any](a rest, path, id, summary string, f func() (T, error)) {
+	op := huma.Operation{Method: "GET", Path: path, OperationID: id, Summary: summary}
+	op.Responses = a.doc.Answer(summary, *new(T))
+	a.handle(op, func(http.ResponseWriter, *http.Request) (any, error) { return f() })
+}
+
+// Bounds of what is sent to a device, unless it is a model.
+const (
+	uploadTimeout = time.Minute
+	maxJSON       = 64 << 10
+)
+
+// readBody reads a request's whole body.
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, decant.Errorf(decant.Exhausted, "the request is larger than %s", decant.Bytes(most))
 	}
-	log := op("GET", "/v1/apps/{app}/{component}/log", "get-log", "An instance's log: a line of text each, after its time")
-	log.Responses = map[string]*huma.Response{"200": {
-		Description: "Lines of text",
-		Content:     map[string]*huma.MediaType{"text/plain": {}},
-	}}
-	huma.Register(a, log, func(ctx context.Context, in *logInput) (*huma.StreamResponse, error) {
-		return &huma.StreamResponse{Body: func(hc huma.Context) {
-			_, w := humago.Unwrap(hc)
-			out := &textStream{w: w}
-			if err := s.Log(ctx, in.App, in.Component, in.Lines, in.Follow, out); err != nil && !out.begun {
-				problem.Write(w, err)
-			}
-		}}, nil
+	if err != nil {
+		return nil, decant.Errorf(decant.Unavailable, "the request did not arrive: %w", err)
+	}
+	return body, nil
+}
+
+func (a rest) device(s Service) {
+	get(a, "/v1/device", "get-device", "What the device is, has and does", func() (decant.DeviceInfo, error) { return s.Info(), nil })
+	get(a, "/v1/instances", "list-instances", "All instances on the device", func() ([]decant.InstanceStatus, error) { return s.Instances(), nil })
+	get(a, "/v1/state", "get-state", "How the device is doing", func() (decant.DeviceState, error) { return s.Info().State, nil })
+	a.handle(huma.Operation{
+		Method: "POST", Path: "/v1/join-code", OperationID: "offer-join-code",
+		Summary:     "Approve a device that waits: it joins with this code",
+		RequestBody: &huma.RequestBody{Required: true, Content: a.doc.JSON(JoinCode{})},
+	}, func(w http.ResponseWriter, r *http.Request) (any, error) {
+		body, err := readBody(w, r, maxJSON)
+		if err != nil {
+			return nil, err
+		}
+		var offer JoinCode
+		if err := api.DecodeStrict(body, &offer); err != nil {
+			return nil, err
+		}
+		return nil, s.Offer(offer.Code, offer.Orchestrators)
+	})
+	a.log(s)
+}
+
+// Bounds of the lines of a log that are asked for.
+const (
+	defaultLines = 200
+	maxLines     = 100_000
+)
+
+func (a rest) log(s Service) {
+	a.doc.Add(huma.Operation{
+		Method: "GET", Path: "/v1/apps/{app}/{component}/log", OperationID: "get-log",
+		Summary: "An instance's log: a line of text each, after its time",
+		Parameters: []*huma.Param{
+			api.Query("lines", "integer", "The newest so many; 200 where absent"),
+			api.Query("follow", "boolean", "Go on with each new line"),
+		},
+		Responses: map[string]*huma.Response{"200": {
+			Description: "Lines of text",
+			Content:     map[string]*huma.MediaType{"text/plain": {}},
+		}},
+	})
+	a.mux.HandleFunc("GET /v1/apps/{app}/{component}/log", func(w http.ResponseWriter, r *http.Request) {
+		out := &textStream{w: w}
+		lines, err := api.QueryInt(r, "lines", defaultLines, maxLines)
+		if err == nil {
+			follow := r.URL.Query().Get("follow") == "true"
+			err = s.Log(r.Context(), r.PathValue("app"), r.PathValue("component"), lines, follow, out)
+		}
+		if err != nil && !out.begun {
+			problem.Write(w, err)
+		}
 	})
 }
 
@@ -167,19 +232,14 @@ func (t *textStream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// registerCalls documents what httptransport serves.
-func registerCalls(a huma.API, _ Service) {
-	call := op("POST", "/v1/apps/{app}/{component}/{function}", "call", "Call a function: the request is the body, and so is the response")
-	call.Parameters = []*huma.Param{pathParam("app"), pathParam("component"), pathParam("function")}
-	anything := map[string]*huma.MediaType{"application/octet-stream": {}}
-	call.RequestBody = &huma.RequestBody{Content: anything}
-	call.Responses = map[string]*huma.Response{
-		"200":     {Description: "The response", Content: anything},
-		"default": {Description: "A problem", Content: map[string]*huma.MediaType{problem.ContentType: {}}},
-	}
-	a.OpenAPI().AddOperation(&call)
-}
-
-func pathParam(name string) *huma.Param {
-	return &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: "string"}}
+// calls describes and mounts what httptransport serves.
+func (a rest) calls(s Service) {
+	anything := map[string]*huma.MediaType{octets: {}}
+	a.doc.Add(huma.Operation{
+		Method: "POST", Path: "/v1/apps/{app}/{component}/{function}", OperationID: "call",
+		Summary:     "Call a function: the request is the body, and so is the response",
+		RequestBody: &huma.RequestBody{Content: anything},
+		Responses:   map[string]*huma.Response{"200": {Description: "The response", Content: anything}},
+	})
+	a.mux.Handle(httptransport.Pattern, httptransport.Handler(s))
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"math"
 	"mime"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,19 +23,6 @@ const inferDeadline = 30 * time.Second
 
 const octets = "application/octet-stream"
 
-type inferInput struct {
-	NameInput
-	Shape       string `query:"shape" maxLength:"256" doc:"Of a raw input, such as 1,3,224,224; the model's where absent"`
-	ContentType string `header:"Content-Type"`
-	Accept      string `header:"Accept"`
-	RawBody     []byte `contentType:"application/octet-stream"`
-}
-
-type inferOutput struct {
-	ContentType string `header:"Content-Type"`
-	Body        []byte
-}
-
 // tensorJSON is a tensor in a request or an answer. Data is a list of numbers
 // or, as a string, the little-endian elements in base64.
 type tensorJSON struct {
@@ -44,11 +32,21 @@ type tensorJSON struct {
 	Data  json.RawMessage `json:"data"`
 }
 
-// run infers what a request asks for.
-func run(ctx context.Context, model nn.Model, in *inferInput) (*inferOutput, error) {
-	ctx, cancel := context.WithTimeout(ctx, inferDeadline)
+// Requests and answers in JSON.
+type (
+	inferRequest struct {
+		Inputs []tensorJSON `json:"inputs"`
+	}
+	inferAnswer struct {
+		Outputs []tensorJSON `json:"outputs"`
+	}
+)
+
+// run infers what a request asks for, with body as its body.
+func run(r *http.Request, model nn.Model, body []byte) (any, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), inferDeadline)
 	defer cancel()
-	inputs, err := readInputs(model.Inputs(), in)
+	inputs, err := readInputs(model.Inputs(), r, body)
 	if err != nil {
 		return nil, err
 	}
@@ -56,33 +54,30 @@ func run(ctx context.Context, model nn.Model, in *inferInput) (*inferOutput, err
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(in.Accept, octets) {
-		return &inferOutput{octets, outputs[0].Data}, nil
+	if strings.Contains(r.Header.Get("Accept"), octets) {
+		return raw(outputs[0].Data), nil
 	}
-	answer, err := writeOutputs(model.Outputs(), outputs)
-	return &inferOutput{"application/json", answer}, err
+	return answer(model.Outputs(), outputs)
 }
 
 // readInputs makes one tensor for each input of a model.
-func readInputs(want []nn.Info, in *inferInput) ([]nn.Tensor, error) {
-	if kind, _, _ := mime.ParseMediaType(in.ContentType); kind == "application/json" {
-		return readJSON(want, in.RawBody)
+func readInputs(want []nn.Info, r *http.Request, body []byte) ([]nn.Tensor, error) {
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/json" {
+		return readJSON(want, body)
 	}
 	if len(want) != 1 {
 		return nil, decant.Errorf(decant.Invalid, "the model has %d inputs (%s): send them as application/json", len(want), names(want))
 	}
-	shape, err := parseShape(in.Shape)
+	shape, err := parseShape(r.URL.Query().Get("shape"))
 	if err != nil {
 		return nil, err
 	}
-	t, err := newTensor(want[0], shape, in.RawBody)
+	t, err := newTensor(want[0], shape, body)
 	return []nn.Tensor{t}, err
 }
 
 func readJSON(want []nn.Info, data []byte) ([]nn.Tensor, error) {
-	var req struct {
-		Inputs []tensorJSON `json:"inputs"`
-	}
+	var req inferRequest
 	if err := api.DecodeStrict(data, &req); err != nil {
 		return nil, err
 	}
@@ -192,22 +187,20 @@ func parseShape(s string) ([]int64, error) {
 	return shape, nil
 }
 
-func writeOutputs(infos []nn.Info, tensors []nn.Tensor) ([]byte, error) {
-	var answer struct {
-		Outputs []tensorJSON `json:"outputs"`
-	}
+func answer(infos []nn.Info, tensors []nn.Tensor) (inferAnswer, error) {
+	var out inferAnswer
 	for i, t := range tensors {
 		data, err := writeElements(t)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		shape := t.Shape
 		if shape == nil {
 			shape = []int64{}
 		}
-		answer.Outputs = append(answer.Outputs, tensorJSON{infos[i].Name, &t.Type, shape, data})
+		out.Outputs = append(out.Outputs, tensorJSON{infos[i].Name, &t.Type, shape, data})
 	}
-	return json.Marshal(answer)
+	return out, nil
 }
 
 // writeElements returns a list of numbers, with null for those that JSON does

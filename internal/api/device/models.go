@@ -1,8 +1,6 @@
 package device
 
 import (
-	"context"
-	"io"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -12,56 +10,55 @@ import (
 	"github.com/decant-project/decant/internal/transport"
 )
 
-type NameInput struct {
-	Name string `path:"name" maxLength:"63"`
-}
-
-// uploadInput hands the request's body on without reading it into memory.
-type uploadInput struct {
-	NameInput
-	Digest decant.Digest `query:"digest" doc:"sha256:...; the bytes must have it"`
-	body   io.Reader
-}
-
-// Resolve is called by huma before the operation.
-func (in *uploadInput) Resolve(ctx huma.Context) []error {
-	in.body = ctx.BodyReader()
-	return nil
-}
-
-func registerModels(a huma.API, s Service) {
-	api.Handle(a, op("PUT", "/v1/models/{name}", "put-model", "Put a model on the device; the body is its file"),
-		func(ctx context.Context, in *uploadInput) (*body[Model], error) {
-			if in.Digest != "" {
-				if err := in.Digest.Check(); err != nil {
-					return nil, err
-				}
+func (a rest) models(s Service) {
+	a.handle(huma.Operation{
+		Method: "PUT", Path: "/v1/models/{name}", OperationID: "put-model",
+		Summary:     "Put a model on the device; the body is its file",
+		Parameters:  []*huma.Param{api.Query("digest", "string", "sha256:...; the bytes must have it")},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{octets: {}}},
+		Responses:   a.doc.Answer("The model", Model{}),
+	}, func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		want := decant.Digest(r.URL.Query().Get("digest"))
+		if want != "" {
+			if err := want.Check(); err != nil {
+				return nil, err
 			}
-			m, err := s.PutModel(ctx, in.Name, in.body, in.Digest)
-			return &body[Model]{m}, err
-		})
-	api.Handle(a, op("GET", "/v1/models", "list-models", "The models that were put on the device"),
-		func(context.Context, *none) (*body[[]Model], error) {
-			list, err := s.ListModels()
-			return &body[[]Model]{list}, err
-		})
-	remove := op("DELETE", "/v1/models/{name}", "remove-model", "Delete a model that was put on the device")
-	remove.DefaultStatus = http.StatusNoContent
-	api.Handle(a, remove, func(_ context.Context, in *NameInput) (*none, error) {
-		return nil, s.RemoveModel(in.Name)
+		}
+		return s.PutModel(r.Context(), r.PathValue("name"), r.Body, want)
 	})
-	infer := op("POST", "/v1/models/{name}/infer", "infer", "Run a model on the data of the request")
-	infer.Description = "application/octet-stream: the little-endian elements of the only input. " +
-		"application/json: {\"inputs\": [{\"name\", \"shape\", \"data\"}]}, data being a list of numbers or the elements in base64. " +
-		"The answer is JSON, or the elements of the first output where Accept asks for application/octet-stream."
-	infer.MaxBodyBytes = transport.MaxBody
-	infer.SkipValidateBody = true
-	api.Handle(a, infer, func(ctx context.Context, in *inferInput) (*inferOutput, error) {
-		model, err := s.OpenModel(ctx, in.Name)
+	get(a, "/v1/models", "list-models", "The models that were put on the device", s.ListModels)
+	a.handle(huma.Operation{
+		Method: "DELETE", Path: "/v1/models/{name}", OperationID: "remove-model",
+		Summary: "Delete a model that was put on the device",
+	}, func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return nil, s.RemoveModel(r.PathValue("name"))
+	})
+	a.infer(s)
+}
+
+func (a rest) infer(s Service) {
+	op := huma.Operation{
+		Method: "POST", Path: "/v1/models/{name}/infer", OperationID: "infer",
+		Summary: "Run a model on the data of the request",
+		Description: "application/octet-stream: the little-endian elements of the only input. " +
+			"application/json: {\"inputs\": [{\"name\", \"shape\", \"data\"}]}, data being a list of numbers or the elements in base64. " +
+			"The answer is JSON, or the elements of the first output where Accept asks for application/octet-stream.",
+		Parameters:  []*huma.Param{api.Query("shape", "string", "Of a raw input, such as 1,3,224,224; the model's where absent")},
+		RequestBody: &huma.RequestBody{Required: true, Content: a.doc.JSON(inferRequest{})},
+		Responses:   a.doc.Answer("The outputs", inferAnswer{}),
+	}
+	op.RequestBody.Content[octets] = &huma.MediaType{}
+	op.Responses["200"].Content[octets] = &huma.MediaType{}
+	a.handle(op, func(w http.ResponseWriter, r *http.Request) (any, error) {
+		body, err := readBody(w, r, transport.MaxBody)
+		if err != nil {
+			return nil, err
+		}
+		model, err := s.OpenModel(r.Context(), r.PathValue("name"))
 		if err != nil {
 			return nil, err
 		}
 		defer model.Close()
-		return run(ctx, model, in)
+		return run(r, model, body)
 	})
 }

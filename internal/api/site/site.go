@@ -70,13 +70,17 @@ type Push struct {
 type (
 	none        struct{}
 	body[T any] struct{ Body T }
-	NameInput   struct {
-		Name string `path:"name" maxLength:"128"`
-	}
-	DigestInput struct {
-		Digest decant.Digest `path:"digest"`
-	}
 )
+
+// NameInput is a part of inputs; huma sees exported ones only.
+type NameInput struct {
+	Name string `path:"name" maxLength:"128"`
+}
+
+// DigestInput is a part of inputs.
+type DigestInput struct {
+	Digest decant.Digest `path:"digest"`
+}
 
 // Register adds the users' interface to mux.
 func Register(mux *http.ServeMux, version string, s Service) huma.API {

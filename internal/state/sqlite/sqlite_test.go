@@ -132,7 +132,7 @@ func TestCannotOpen(t *testing.T) {
 func writer(file string) {
 	s, err := sqlite.Open(file)
 	if err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		return
 	}
 	ctx := context.Background()
@@ -142,10 +142,10 @@ func writer(file string) {
 		n++
 		v := []byte(strconv.Itoa(n))
 		if _, err := s.Commit(ctx, state.Txn{Then: []state.Op{{Key: "a", Value: v}, {Key: "b", Value: v}}}); err != nil {
-			fmt.Println(err)
+			fmt.Fprintln(os.Stdout, err)
 			return
 		}
-		fmt.Println("ack", n)
+		fmt.Fprintln(os.Stdout, "ack", n)
 	}
 }
 

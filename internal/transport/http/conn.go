@@ -92,7 +92,7 @@ func (c *conn) exchange(req *http.Request) (_ *transport.Response, clean bool, _
 	if err != nil {
 		return nil, false, fmt.Errorf("%w: %w", errNotSent, err)
 	}
-	answer, err := c.readHeader(req)
+	answer, err := c.readHeader(req) //nolint:bodyclose // the caller reads it to its end
 	switch {
 	case err != nil && c.isNew() && isAlert(err):
 		return nil, false, fmt.Errorf("%w: %w", errRefused, err)

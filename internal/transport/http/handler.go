@@ -100,7 +100,7 @@ func answerPanic(w http.ResponseWriter) {
 	if p == nil {
 		return
 	}
-	if p != http.ErrAbortHandler {
+	if p != http.ErrAbortHandler { //nolint:errorlint // a panic's value
 		problem.Write(w, transport.Panicked())
 		_ = http.NewResponseController(w).Flush()
 	}

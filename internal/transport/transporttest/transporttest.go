@@ -242,7 +242,9 @@ func testCancel(t *testing.T, n Net) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want one that is context.Canceled", err)
 	}
-	<-reached
+	if err := <-reached; err == nil {
+		t.Error("the handler's context has not ended")
+	}
 }
 
 func testConcurrent(t *testing.T, n Net) {
