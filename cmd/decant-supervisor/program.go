@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,8 +27,10 @@ import (
 // program is a supervisor with all that it needs, open.
 type program struct {
 	supervisor *supervisor.Supervisor
-	server     *http.Server
+	server     *http.Server // of the site, on listener
 	listener   net.Listener
+	local      *http.Server // of the device's own user, on socket
+	socket     net.Listener
 	caller     *httptransport.Caller
 	guests     *guesthost.Host
 	unlock     func() error
@@ -80,15 +83,23 @@ func open(ctx context.Context, config supervisor.Config, data string, log *slog.
 	if p.supervisor, err = supervisor.New(config, parts); err != nil {
 		return nil, err
 	}
-	p.server = &http.Server{
-		Handler:           device.Handler(p.supervisor, version, identity.PeerOf),
-		TLSConfig:         identity.ServerTLS(),
+	if p.socket, err = listenLocally(ctx, filepath.Join(data, socketName)); err != nil {
+		return nil, err
+	}
+	p.server = newServer(device.Handler(p.supervisor, version, identity.PeerOf), log)
+	p.server.TLSConfig = identity.ServerTLS()
+	p.local = newServer(device.LocalHandler(p.supervisor, version), log)
+	return p, nil
+}
+
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	return p, nil
 }
 
 // run serves until ctx ends, or until the supervisor or the server fails.
@@ -96,31 +107,38 @@ func (p *program) run(ctx context.Context, code string) error {
 	info := p.supervisor.Info()
 	p.log.Info("device is up", "name", info.Name, "id", info.ID, "addresses", strings.Join(info.Addresses, ","), "version", version)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := p.server.ServeTLS(p.listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			return decant.Errorf(decant.Internal, "cannot serve the device's API: %w", err)
-		}
-		return nil
-	})
+	group.Go(func() error { return served(p.server.ServeTLS(p.listener, "", "")) })
+	group.Go(func() error { return served(p.local.Serve(p.socket)) })
 	group.Go(func() error {
 		err := p.supervisor.Run(ctx, code)
 		// Answers that are still being written have a moment; calls have ended.
 		late, stop := context.WithTimeout(context.Background(), time.Second)
 		defer stop()
-		if p.server.Shutdown(late) != nil {
-			p.server.Close()
+		for _, s := range []*http.Server{p.server, p.local} {
+			if s.Shutdown(late) != nil {
+				s.Close()
+			}
 		}
 		return err
 	})
 	return group.Wait()
 }
 
+func served(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return decant.Errorf(decant.Internal, "cannot serve the device's API: %w", err)
+}
+
 // close frees all, in the order in which it is used: calls have ended before
 // guests and models go.
 func (p *program) close() error {
 	var errs []error
-	if p.listener != nil {
-		p.listener.Close()
+	for _, l := range []net.Listener{p.listener, p.socket} {
+		if l != nil {
+			l.Close()
+		}
 	}
 	if p.supervisor != nil {
 		errs = append(errs, p.supervisor.Close())
@@ -135,6 +153,27 @@ func (p *program) close() error {
 		errs = append(errs, p.unlock())
 	}
 	return errors.Join(errs...)
+}
+
+// socketName is the socket of the device's own user, in the data folder.
+const socketName = "device.sock"
+
+// listenLocally opens the socket that only its owner may open. The data folder
+// is ours alone, so what a dead process left there may go.
+func listenLocally(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, decant.Errorf(decant.Internal, "cannot take over the socket: %w", err)
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, decant.Errorf(decant.Invalid, "cannot listen at the socket: %w", err).WithHelp("a socket's path is short: choose another --data")
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, decant.Errorf(decant.Internal, "cannot keep the socket to its owner: %w", err)
+	}
+	return l, nil
 }
 
 // listen opens the device's own address. A port that the system chose is kept

@@ -29,6 +29,9 @@ type Fleet struct {
 	Dir      string // absolute
 	Bin      string // folder of the programs, absolute
 	Detached bool   // what is started goes on when this program ends
+	// Via returns the command that starts the process of that name in a place of
+	// its own, such as ip netns exec; nil: all are started here.
+	Via func(name string) []string
 
 	mu    sync.Mutex
 	procs map[string]*Process
@@ -71,7 +74,11 @@ func (f *Fleet) Start(name, program string, args ...string) (*Process, error) {
 		return nil, err
 	}
 	p := &Process{Name: name, log: log, done: make(chan struct{})}
-	p.cmd = exec.Command(filepath.Join(f.Bin, program), args...) //nolint:noctx // it ends by Stop or Kill
+	words := append([]string{filepath.Join(f.Bin, program)}, args...)
+	if f.Via != nil {
+		words = append(f.Via(name), words...)
+	}
+	p.cmd = exec.Command(words[0], words[1:]...) //nolint:noctx // it ends by Stop or Kill
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = f.env()
 	p.cmd.SysProcAttr = childAttributes(f.Detached)

@@ -70,13 +70,20 @@ type JoinCode struct {
 // is and offer it a join code while it has no site, the site's devices may also
 // call functions, and its orchestrators may do all.
 func Handler(s Service, version string, peerOf func(*tls.ConnectionState) identity.Peer) http.Handler {
+	return identity.RequireSite(peerOf, openToAll, allowRoles(newMux(s, version)))
+}
+
+// LocalHandler serves s to the device's own user, who may do all.
+func LocalHandler(s Service, version string) http.Handler { return newMux(s, version) }
+
+func newMux(s Service, version string) *http.ServeMux {
 	a := rest{http.NewServeMux(), api.Describe("decant device", version)}
 	a.device(s)
 	a.models(s)
 	a.calls(s)
 	a.mux.HandleFunc("GET /.well-known/wot", serveThing(s))
 	a.mux.Handle("GET /openapi.json", a.doc)
-	return identity.RequireSite(peerOf, openToAll, allowRoles(a.mux))
+	return a.mux
 }
 
 // openToAll reports whether a request needs no certificate of the site.
