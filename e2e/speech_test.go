@@ -27,8 +27,9 @@ type heard struct {
 // recordings are those that the tests play, to be done sooner: 7 s of sound.
 var recordings = []string{"Front_Center.wav", "Noise.wav", "Side_Right.wav"}
 
-// startSpeech starts the site, and returns when the recordings begin to play.
-func startSpeech(t *testing.T) *speech {
+// startSpeech starts the site, its processes where via says, and returns when
+// the recordings begin to play.
+func startSpeech(t *testing.T, via func(process string) []string) *speech {
 	t.Helper()
 	const example = "../examples/speech"
 	if _, err := os.Stat(filepath.Join(example, "devices/mic-board/recordings", recordings[0])); err != nil {
@@ -37,6 +38,7 @@ func startSpeech(t *testing.T) *speech {
 	e, err := fleet.OpenExample(example)
 	s := &speech{site: newSite(t), procs: map[string]*fleet.Process{}}
 	s.must(err)
+	s.Via = via
 	s.procs["orchestrator"] = s.startOrchestrator()
 	for _, template := range e.Devices {
 		name, err := s.AddDevice(template)
@@ -85,11 +87,11 @@ func TestOrchestratorAway(t *testing.T) {
 	t.Run("runs", func(t *testing.T) {
 		t.Run("undisturbed", func(t *testing.T) {
 			t.Parallel()
-			want = startSpeech(t).end()
+			want = startSpeech(t, nil).end()
 		})
 		t.Run("disturbed", func(t *testing.T) {
 			t.Parallel()
-			s := startSpeech(t)
+			s := startSpeech(t, nil)
 			s.until("words were heard", func() bool { return s.screen() != "" })
 			s.procs["orchestrator"].Kill()
 			before := s.screen()
@@ -109,7 +111,8 @@ func TestDevicesKilled(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"gateway", "wall-screen", "mic-board"} {
 		t.Run(name, func(t *testing.T) {
-			s := startSpeech(t)
+			t.Parallel()
+			s := startSpeech(t, nil)
 			s.until("words were heard", func() bool { return s.screen() != "" })
 			s.procs[name].Kill()
 			s.restart(name)
