@@ -30,6 +30,7 @@ type Member struct {
 	id        string
 	authority *x509.Certificate
 	file      string // where the credential is kept; "" is nowhere
+	known     knownPeers
 
 	mu      sync.Mutex // guards what a renewal changes
 	leaf    *x509.Certificate

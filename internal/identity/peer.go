@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/decant-project/decant"
@@ -50,20 +51,64 @@ func (m *Member) verify(state *tls.ConnectionState) (Peer, error) {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return Peer{}, decant.Errorf(decant.Denied, "the peer shows no certificate")
 	}
-	return verifyPeer(state.PeerCertificates[0], m.authority, m.now())
+	leaf, now := state.PeerCertificates[0], m.now()
+	if peer, ok := m.known.get(leaf); ok {
+		return peer, current(leaf, now)
+	}
+	peer, err := verifyPeer(leaf, m.authority, now)
+	if err == nil {
+		m.known.put(leaf, peer)
+	}
+	return peer, err
+}
+
+// knownPeers are certificates that were verified, and whose they are: checking
+// a signature takes longer than a call does. A connection has the same
+// certificate with each of its requests, so their addresses tell them apart.
+type knownPeers struct {
+	mu   sync.Mutex
+	list map[*x509.Certificate]Peer
+}
+
+// maxKnown bounds the certificates that are known: devices have a new one from
+// time to time.
+const maxKnown = 1024
+
+func (k *knownPeers) get(leaf *x509.Certificate) (Peer, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	peer, ok := k.list[leaf]
+	return peer, ok
+}
+
+func (k *knownPeers) put(leaf *x509.Certificate, peer Peer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.list == nil || len(k.list) >= maxKnown {
+		k.list = map[*x509.Certificate]Peer{}
+	}
+	k.list[leaf] = peer
+}
+
+// current returns a Denied error for a certificate that has ended.
+func current(leaf *x509.Certificate, now time.Time) error {
+	if now.After(leaf.NotAfter) {
+		return decant.Errorf(decant.Denied, "the peer's certificate ended at %s, and here it is %s",
+			leaf.NotAfter.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime)).
+			WithHelp("check the clocks of both; a device renews its certificate when it reaches its orchestrator")
+	}
+	return nil
 }
 
 // verifyPeer checks a member's certificate against its authority.
 func verifyPeer(leaf, authority *x509.Certificate, now time.Time) (Peer, error) {
+	if err := current(leaf, now); err != nil {
+		return Peer{}, err
+	}
 	// An authority issues nothing for the future: a certificate from there shows
 	// that our clock is behind, as clocks without a battery are.
 	if now.Before(leaf.NotBefore) {
 		now = leaf.NotBefore
-	}
-	if now.After(leaf.NotAfter) {
-		return Peer{}, decant.Errorf(decant.Denied, "the peer's certificate ended at %s, and here it is %s",
-			leaf.NotAfter.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime)).
-			WithHelp("check the clocks of both; a device renews its certificate when it reaches its orchestrator")
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(authority)
