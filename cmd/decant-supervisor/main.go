@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/identity"
 	"github.com/decant-project/decant/internal/nn/onnxruntime"
 	"github.com/decant-project/decant/internal/supervisor"
 )
@@ -82,6 +83,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if f.join != "" {
+		if _, err := identity.ParseCode(f.join); err != nil {
+			return err
+		}
+	}
 	config.Orchestrators = append(config.Orchestrators, f.orchestrators...)
 	if err := config.Check(); err != nil {
 		return err
@@ -105,7 +111,12 @@ func parse(args []string) (flags, error) {
 		f.orchestrators = append(f.orchestrators, s)
 		return nil
 	})
-	set.TextVar(&f.level, "log-level", slog.LevelInfo, "")
+	set.Func("log-level", "", func(s string) error {
+		if f.level.UnmarshalText([]byte(s)) != nil {
+			return errors.New("use debug, info, warn or error")
+		}
+		return nil
+	})
 	set.BoolVar(&f.version, "version", false, "")
 	err := set.Parse(args)
 	switch {

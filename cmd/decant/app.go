@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/client"
+	"github.com/decant-project/decant/internal/yaml"
 )
 
 func deployCommand() *cobra.Command {
@@ -30,12 +30,14 @@ deployment.`,
 	cmd.Flags().Int("after", 0, "fail unless the application is at this revision now")
 	cmd.Flags().Bool("no-wait", false, "do not follow it")
 	cmd.Flags().Duration("timeout", 5*time.Minute, "how long to follow it")
-	_ = cmd.MarkFlagRequired("file")
 	return addOutput(cmd)
 }
 
 func deploy(cmd *cobra.Command, c *client.Client, _ []string) error {
 	file, _ := cmd.Flags().GetString("file")
+	if file == "" {
+		return decant.Errorf(decant.Invalid, "no application is named").WithHelp("name its file: decant deploy -f app.yaml")
+	}
 	app, err := readApplication(cmd, file)
 	if err != nil {
 		return err
@@ -64,7 +66,7 @@ func readApplication(cmd *cobra.Command, file string) (app decant.Application, e
 	if err != nil {
 		return app, decant.Errorf(decant.Invalid, "cannot read the application: %w", err)
 	}
-	if err := yaml.UnmarshalStrict(data, &app); err != nil {
+	if err := yaml.Unmarshal(data, &app); err != nil {
 		return app, decant.Errorf(decant.Invalid, "cannot read %s: %w", file, err)
 	}
 	return app, app.Check()
@@ -142,9 +144,10 @@ func appLs() *cobra.Command {
 
 func appShow() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "show APP",
-		Short: "Show an application: what runs where, and why",
-		Args:  usage(cobra.ExactArgs(1)),
+		Use:     "show APP",
+		Short:   "Show an application: what runs where, and why",
+		Example: "  decant app show listening-post\n  decant app show listening-post --history",
+		Args:    usage(cobra.ExactArgs(1)),
 		RunE: withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			if history, _ := cmd.Flags().GetBool("history"); history {
 				return showHistory(cmd, c, args[0])
@@ -179,9 +182,10 @@ func showHistory(cmd *cobra.Command, c *client.Client, app string) error {
 
 func appRm() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm APP",
-		Short: "Take an application off its devices",
-		Args:  usage(cobra.ExactArgs(1)),
+		Use:     "rm APP",
+		Short:   "Take an application off its devices",
+		Example: "  decant app rm listening-post",
+		Args:    usage(cobra.ExactArgs(1)),
 		RunE: withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			if err := c.Undeploy(cmd.Context(), args[0]); err != nil {
 				return err

@@ -98,9 +98,10 @@ func deviceApprove() *cobra.Command {
 
 func deviceRm() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm DEVICE",
-		Short: "Forget a device; what it ran is placed elsewhere",
-		Args:  usage(cobra.ExactArgs(1)),
+		Use:     "rm DEVICE",
+		Short:   "Forget a device; what it ran is placed elsewhere",
+		Example: "  decant device rm kitchen-board",
+		Args:    usage(cobra.ExactArgs(1)),
 		RunE: withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			return c.RemoveDevice(cmd.Context(), args[0])
 		}),

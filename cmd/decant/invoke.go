@@ -39,19 +39,21 @@ func invoke(cmd *cobra.Command, c *client.Client, args []string) error {
 	var err error
 	switch {
 	case len(args) == 2 && args[1] != "-":
-		if body, err = os.ReadFile(args[1]); err != nil {
+		f, err := os.Open(args[1])
+		if err != nil {
 			return decant.Errorf(decant.Invalid, "cannot read the request: %w", err)
+		}
+		defer f.Close()
+		if body, err = readRequest(f); err != nil {
+			return err
 		}
 		if to.ContentType == "" {
 			to.ContentType = mime.TypeByExtension(filepath.Ext(args[1]))
 		}
 	case len(args) == 2 || !isTerminal(cmd.InOrStdin()):
-		if body, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), transport.MaxBody+1)); err != nil {
-			return decant.Errorf(decant.Invalid, "cannot read the request: %w", err)
+		if body, err = readRequest(cmd.InOrStdin()); err != nil {
+			return err
 		}
-	}
-	if len(body) > transport.MaxBody {
-		return decant.Errorf(decant.Exhausted, "the request is larger than %s", decant.Bytes(transport.MaxBody))
 	}
 	answer, _, err := c.Invoke(cmd.Context(), to, body)
 	if err != nil {
@@ -59,4 +61,16 @@ func invoke(cmd *cobra.Command, c *client.Client, args []string) error {
 	}
 	_, err = cmd.OutOrStdout().Write(answer)
 	return err
+}
+
+// readRequest reads all of r, up to what a call may take.
+func readRequest(r io.Reader) ([]byte, error) {
+	request, err := io.ReadAll(io.LimitReader(r, transport.MaxBody+1))
+	if err != nil {
+		return nil, decant.Errorf(decant.Invalid, "cannot read the request: %w", err)
+	}
+	if len(request) > transport.MaxBody {
+		return nil, decant.Errorf(decant.Exhausted, "the request is larger than %s", decant.Bytes(transport.MaxBody))
+	}
+	return request, nil
 }

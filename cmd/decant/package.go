@@ -178,9 +178,10 @@ func packageShow() *cobra.Command {
 
 func packageRm() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm NAME@VERSION",
-		Short: "Remove a version that no application uses",
-		Args:  usage(cobra.ExactArgs(1)),
+		Use:     "rm NAME@VERSION",
+		Short:   "Remove a version that no application uses",
+		Example: "  decant package rm silero-vad@5.0.0",
+		Args:    usage(cobra.ExactArgs(1)),
 		RunE: withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			name, version, ok := strings.Cut(args[0], "@")
 			if !ok {

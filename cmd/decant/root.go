@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,7 @@ devices, each component where it runs best.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	holdsOthers(root)
 	root.PersistentFlags().String("dir", "", "data folder of the orchestrator (default $DECANT_HOME, else "+defaultDir("~/.local/share")+")")
 	root.PersistentFlags().String("orchestrator", os.Getenv("DECANT_ORCHESTRATOR"), "socket or http:// URL of the orchestrator (default: the socket in --dir)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -103,11 +105,25 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // group makes a command that only holds others.
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: use, Short: short,
-		Args: usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	cmd := &cobra.Command{Use: use, Short: short}
+	holdsOthers(cmd)
 	cmd.AddCommand(subs...)
 	return cmd
+}
+
+// holdsOthers makes cmd show its help, and say which command was meant where
+// there is none of that name.
+func holdsOthers(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		err := decant.Errorf(decant.Invalid, "there is no command `%s %s`", cmd.CommandPath(), args[0])
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return err.WithHelp("did you mean %s?", strings.Join(near, " or "))
+		}
+		return err.WithHelp("`%s --help` lists them", cmd.CommandPath())
+	}
 }

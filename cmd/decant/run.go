@@ -17,7 +17,6 @@ import (
 	"github.com/decant-project/decant/internal/peripheral"
 	"github.com/decant-project/decant/internal/supervisor"
 	"github.com/decant-project/decant/internal/supervisor/guesthost"
-	"github.com/decant-project/decant/internal/transport"
 )
 
 type runFlags struct {
@@ -43,7 +42,7 @@ not 0 if it fails.`,
   decant run --model vad=silero_vad_v5.onnx detector.wasm detect < frames.wav`,
 		Args: usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runModule(cmd, f, args[0], append(args, "")[1])
+			return withFlags(runModule(cmd, f, args[0], append(args, "")[1]), f)
 		},
 	}
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "longest run; 0 is as long as it takes")
@@ -56,13 +55,21 @@ not 0 if it fails.`,
 	return cmd
 }
 
+// withFlags makes an error about a limit say which flag sets it.
+func withFlags(err error, f runFlags) error {
+	e, ok := errors.AsType[*decant.Error](err)
+	switch {
+	case !ok:
+	case e.Code == decant.Deadline && f.timeout > 0:
+		return e.WithHelp("it had %s: raise --timeout", f.timeout)
+	case e.Code == decant.Exhausted && strings.Contains(e.Help, "needs.memory"):
+		return e.WithHelp("raise --memory")
+	}
+	return err
+}
+
 func runModule(cmd *cobra.Command, f runFlags, file, function string) (err error) {
 	ctx := cmd.Context()
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
 	binary, err := os.ReadFile(file)
 	if err != nil {
 		return decant.Errorf(decant.NotFound, "cannot read the module: %w", err)
@@ -92,18 +99,20 @@ func runModule(cmd *cobra.Command, f runFlags, file, function string) (err error
 	if err := bindPeripherals(f, &config); err != nil {
 		return err
 	}
+	request, err := readRequest(cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	if f.timeout > 0 { // the module's own time: neither its compiler's nor standard input's
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.timeout)
+		defer cancel()
+	}
 	guest, err := module.Start(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, guest.Close()) }()
-	request, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), transport.MaxBody+1))
-	if err != nil {
-		return decant.Errorf(decant.Invalid, "cannot read the request: %w", err)
-	}
-	if len(request) > transport.MaxBody {
-		return decant.Errorf(decant.Exhausted, "the request is larger than %s", decant.Bytes(transport.MaxBody))
-	}
 	response, err := guest.Call(ctx, function, request)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -30,6 +31,9 @@ it: back up the folders blobs and authority of the data folder too.`,
 				return err
 			}
 			s, err := sqlite.OpenReadOnly(filepath.Join(dir, "state.db"))
+			if e, ok := errors.AsType[*decant.Error](err); ok && e.Code == decant.NotFound {
+				return e.WithHelp("name the orchestrator's data folder with --dir")
+			}
 			if err != nil {
 				return err
 			}

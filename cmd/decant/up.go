@@ -84,6 +84,9 @@ func up(ctx context.Context, f upFlags, stderr writerFunc) error {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return decant.Errorf(decant.Invalid, "cannot make the data folder: %w", err).WithHelp("name another with --dir")
+	}
 	st, err := sqlite.Open(filepath.Join(f.dir, "state.db"))
 	if err != nil {
 		return err
@@ -231,7 +234,7 @@ func listenKept(ctx context.Context, address, file string) (net.Listener, error)
 	if err != nil {
 		return nil, decant.Errorf(decant.Invalid, "cannot listen at %q: write it as host:port or :port", address)
 	}
-	if kept, err := os.ReadFile(file); err == nil && port == "0" {
+	if kept, err := os.ReadFile(file); err == nil && len(kept) > 0 && port == "0" {
 		if l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, strings.TrimSpace(string(kept)))); err == nil {
 			return l, nil
 		}
@@ -279,9 +282,9 @@ func listenUsers(ctx context.Context, f upFlags) (listeners []net.Listener, toke
 
 // openToken reads the token of the users' API, or makes one.
 func openToken(file string) (string, error) {
-	data, err := os.ReadFile(file)
-	if err == nil {
-		return strings.TrimSpace(string(data)), nil
+	data, _ := os.ReadFile(file)
+	if token := strings.TrimSpace(string(data)); token != "" { // an empty one would let everybody in
+		return token, nil
 	}
 	raw := make([]byte, 32)
 	_, _ = rand.Read(raw) // never fails
