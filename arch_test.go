@@ -18,9 +18,9 @@ var layers = map[string][]string{
 	"cmd/decant":                {"", "client", "internal"},
 	"cmd/decant-supervisor":     {"", "internal/supervisor", "internal/wasm", "internal/wasinn", "internal/nn", "internal/identity", "internal/discovery", "internal/transport", "internal/blobs", "internal/machine", "internal/peripheral", "internal/api/device", "internal/problem"},
 	"internal/orchestrator":     {"", "internal/placement", "internal/packages", "internal/blobs", "internal/state", "internal/identity", "internal/discovery", "internal/transport", "internal/api/site", "internal/problem"},
-	"internal/supervisor":       {"", "internal/wasm", "internal/wasinn", "internal/nn", "internal/identity", "internal/discovery", "internal/transport", "internal/blobs", "internal/machine", "internal/peripheral", "internal/api/device", "internal/problem", "internal/sse"},
+	"internal/supervisor":       {"", "internal/wasm", "internal/wasinn", "internal/nn", "internal/identity", "internal/discovery", "internal/transport", "internal/blobs", "internal/machine", "internal/peripheral", "internal/api/device", "internal/problem", "internal/sse", "internal/yaml"},
 	"internal/placement":        {""},
-	"internal/packages":         {"", "internal/blobs", "internal/state"},
+	"internal/packages":         {"", "internal/blobs", "internal/state", "internal/yaml"},
 	"internal/state":            {"", "internal/state"},
 	"internal/blobs":            {""},
 	"internal/wasm":             {""},
@@ -38,6 +38,7 @@ var layers = map[string][]string{
 	"internal/api/device":       {"", "internal/api", "internal/identity", "internal/transport", "internal/problem", "internal/nn"},
 	"internal/api/deviceclient": {"", "internal/identity", "internal/transport", "internal/problem"},
 	"internal/fetch":            {""},
+	"internal/yaml":             {""},
 }
 
 // TestLayers holds every import of the module to the table above.

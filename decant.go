@@ -21,10 +21,12 @@ var namePattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 // letters, digits and dashes, not starting or ending with a dash. what says
 // whose name it is ("component", "package", ...).
 func CheckName(what, name string) error {
-	if namePattern.MatchString(name) {
+	switch {
+	case name == "true" || name == "false":
+		return Errorf(Invalid, "%s name %q: YAML means that by y, yes, on, n, no and off too: quote the name, or choose another", what, name)
+	case namePattern.MatchString(name):
 		return nil
-	}
-	if name == "" {
+	case name == "":
 		return Errorf(Invalid, "%s has no name", what)
 	}
 	return Errorf(Invalid, "%s name %q: use 1 to 63 lower-case letters, digits and dashes, with no dash at either end", what, name)

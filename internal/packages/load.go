@@ -11,9 +11,8 @@ import (
 	"path"
 	"path/filepath"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/yaml"
 )
 
 // File is a file of a package on its author's disk.
@@ -50,7 +49,7 @@ func ReadSpec(dir string) (decant.PackageSpec, error) {
 // ParseSpec reads and checks a package.yaml.
 func ParseSpec(data []byte) (decant.PackageSpec, error) {
 	var spec decant.PackageSpec
-	if err := yaml.UnmarshalStrict(data, &spec); err != nil {
+	if err := yaml.Unmarshal(data, &spec); err != nil {
 		return spec, decant.Errorf(decant.Invalid, "cannot read %s: %w", ManifestName, err)
 	}
 	if err := spec.Check(); err != nil {
@@ -110,7 +109,8 @@ func Files(dir string, spec decant.PackageSpec) ([]File, error) {
 		f := File{Path: filepath.Join(dir, filepath.FromSlash(name))}
 		f.Name, f.MediaType = path.Base(name), mediaType
 		if err := digestFile(root, name, &f.Blob); err != nil {
-			return nil, decant.Errorf(decant.NotFound, "package %s: cannot read its file: %w", spec.Ref(), err)
+			return nil, decant.Errorf(decant.NotFound, "package %s: cannot read its file: %w", spec.Ref(), err).
+				WithHelp("where it has to be built first, say how in module.build")
 		}
 		out = append(out, f)
 	}

@@ -199,14 +199,25 @@ func (m *Manager) List(ctx context.Context) ([]decant.Package, error) {
 	return out, nil
 }
 
-// Get returns the newest version that ref allows.
+// Get returns the newest version that ref allows, whether or not what it
+// requires is here.
 func (m *Manager) Get(ctx context.Context, ref decant.PackageRef) (decant.Package, error) {
-	found, err := m.Resolve(ctx, ref)
+	all, err := m.List(ctx)
 	if err != nil {
 		return decant.Package{}, err
 	}
-	i := slices.IndexFunc(found, func(p decant.Package) bool { return p.Name == ref.Name })
-	return found[i], nil
+	alone := catalogue(all)
+	for name, versions := range alone {
+		for i := range versions {
+			alone[name][i].Requires = nil
+		}
+	}
+	found, err := resolve(alone, []decant.PackageRef{ref})
+	if err != nil {
+		return decant.Package{}, err
+	}
+	i := slices.IndexFunc(all, func(p decant.Package) bool { return p.Digest == found[0].Digest })
+	return all[i], nil
 }
 
 // Remove removes a version. NotFound: there is none. The caller makes sure

@@ -169,7 +169,11 @@ func (r *resolver) fail(name string) bool {
 	}
 	switch {
 	case len(have) == 0:
-		r.failure = decant.Errorf(decant.NotFound, "%s: there is no package %s", strings.Join(wants, " and "), name).
+		what := strings.Join(wants, " and ") + ": "
+		if what == name+": " {
+			what = "" // nothing but the user asks for it
+		}
+		r.failure = decant.Errorf(decant.NotFound, "%sthere is no package %s", what, name).
 			WithHelp("push it with: decant package push")
 	case len(wants) > 1:
 		r.failure = decant.Errorf(decant.Invalid, "no version of %s satisfies all: %s; there are %s", name, strings.Join(wants, " and "), versions(have))

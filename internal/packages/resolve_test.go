@@ -55,7 +55,7 @@ func TestResolve(t *testing.T) {
 		{[]string{"stuck"}, "error: stuck@1.0.0 requires gone@^1: there is no package gone; push it with: decant package push"},
 		{[]string{"wide"}, "error: wide@1.0.0 requires math@^3: there are only 2.0.0, 1.5.0, 1.0.0"},
 		{[]string{"dsp@1.1.0", "log"}, "error: no version of math satisfies all: dsp@1.1.0 requires math@^2 and log@1.0.0 requires math@<2; there are 2.0.0, 1.5.0, 1.0.0"},
-		{[]string{"none"}, "error: none: there is no package none; push it with: decant package push"},
+		{[]string{"none"}, "error: there is no package none; push it with: decant package push"},
 		{[]string{"math@9"}, "error: math@9: there are only 2.0.0, 1.5.0, 1.0.0"},
 	} {
 		found, err := resolve(all, refs(t, tt.roots...))

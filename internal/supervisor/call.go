@@ -21,7 +21,8 @@ const (
 )
 
 // Call calls an instance of this device, for callers of other devices and of
-// this one alike. Where the instance is unknown the answer is Unavailable for a
+// this one alike. It returns when the guest has answered, though the caller may
+// have gone before. Where the instance is unknown the answer is Unavailable for a
 // caller that was sent here by a route, for it may come yet and nothing was
 // executed, and NotFound for others.
 func (s *Supervisor) Call(ctx context.Context, req *transport.Request) (*transport.Response, error) {
@@ -112,42 +113,31 @@ func (in *instance) enqueue(epoch int64) (guest Guest, down chan struct{}, err e
 	return nil, in.down, nil
 }
 
-// execute runs one function in the guest, which it gives back afterwards, also
-// when the caller has gone before.
+// execute runs one function in the guest and gives the guest back. It does so in
+// the caller's own goroutine: a switch to another would cost more than the call.
 func (in *instance) execute(ctx context.Context, guest Guest, spec decant.InstanceSpec, req *transport.Request) (*transport.Response, error) {
 	function := req.Function
 	if function == "" {
 		function = spec.Function
 	}
-	type result struct {
-		body []byte
-		err  error
+	in.busy.Add(1)
+	defer in.busy.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), spec.Deadline.Or(defaultDeadline))
+	defer cancel()
+	defer context.AfterFunc(in.sup.kill, cancel)()
+	body, err := guest.Call(ctx, function, req.Body)
+	if guest.Lost() {
+		in.lose()
+	} else {
+		in.slot <- guest
 	}
-	done := make(chan result, 1)
-	in.busy.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), spec.Deadline.Or(defaultDeadline))
-		defer cancel()
-		defer context.AfterFunc(in.sup.kill, cancel)()
-		body, err := guest.Call(ctx, function, req.Body)
-		if errors.Is(err, decant.Unavailable) { // it means that nothing was executed
-			err = decant.Errorf(decant.Internal, "%s was stopped in the middle of a call: %v", in.key, err)
-		}
-		if guest.Lost() {
-			in.lose()
-		} else {
-			in.slot <- guest
-		}
-		done <- result{body, err}
-	})
-	select {
-	case r := <-done:
-		if r.err != nil {
-			return nil, r.err
-		}
-		return &transport.Response{ContentType: contentType(spec, function), Body: r.body}, nil
-	case <-ctx.Done():
-		return nil, decant.Errorf(decant.Deadline, "%s %s did not answer in time", in.key, function)
+	switch {
+	case errors.Is(err, decant.Unavailable): // it means that nothing was executed
+		return nil, decant.Errorf(decant.Internal, "%s was stopped in the middle of a call: %v", in.key, err)
+	case err != nil:
+		return nil, err
 	}
+	return &transport.Response{ContentType: contentType(spec, function), Body: body}, nil
 }
 
 // lose tells run that the guest is gone, and calls it from whatever it does:
@@ -271,10 +261,24 @@ func (in *instance) place(link decant.Route) decant.Route {
 // reach calls the target of a route: in this process where it is on this
 // device, with the same meaning.
 func (s *Supervisor) reach(ctx context.Context, r decant.Route, req *transport.Request) (*transport.Response, error) {
-	if r.Device == s.id {
-		return s.Call(ctx, req)
+	if r.Device != s.id {
+		return s.parts.Caller.Call(ctx, transport.Target{Device: r.Device, Addresses: r.Addresses}, req)
 	}
-	return s.parts.Caller.Call(ctx, transport.Target{Device: r.Device, Addresses: r.Addresses}, req)
+	type answer struct {
+		resp *transport.Response
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		resp, err := s.Call(ctx, req)
+		answered <- answer{resp, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.resp, a.err
+	case <-ctx.Done():
+		return nil, decant.Errorf(decant.Deadline, "%s did not answer in time", r.Component)
+	}
 }
 
 // noteFailed makes an event of a failed call, a few a minute at most.

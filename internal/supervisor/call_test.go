@@ -190,7 +190,7 @@ func TestCallerCannotEndTheGuest(t *testing.T) {
 		d.desire(d.spec("a", "slow"))
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		_, err := d.Call(ctx, &transport.Request{Application: "app", Component: "a", Body: []byte("x")})
+		_, err := d.reach(ctx, decant.Route{Device: d.id, Component: "a"}, &transport.Request{Application: "app", Component: "a", Body: []byte("x")})
 		if !errors.Is(err, decant.Deadline) {
 			t.Errorf("impatient caller: %v", err)
 		}

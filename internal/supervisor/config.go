@@ -9,10 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/peripheral"
+	"github.com/decant-project/decant/internal/yaml"
 )
 
 // Config is device.yaml.
@@ -53,7 +52,7 @@ func ReadConfig(path string) (Config, error) {
 
 func parseConfig(data []byte) (Config, error) {
 	var c Config
-	if err := yaml.UnmarshalStrict(data, &c); err != nil {
+	if err := yaml.Unmarshal(data, &c); err != nil {
 		return Config{}, err
 	}
 	if c.Name == "" {

@@ -92,6 +92,9 @@ func (m *Module) Command() bool { return m.command }
 // Function returns name if there is such a function; of "" the only one there
 // is. NotFound and Invalid say which there are.
 func (m *Module) Function(name string) (string, error) {
+	if _, ok := m.functions[name]; ok {
+		return name, nil
+	}
 	have := strings.Join(m.Functions(), ", ")
 	switch {
 	case len(m.functions) == 0:
@@ -101,10 +104,7 @@ func (m *Module) Function(name string) (string, error) {
 	case name == "":
 		return "", decant.Errorf(decant.Invalid, "the module has %d functions: name one of %s", len(m.functions), have)
 	}
-	if _, ok := m.functions[name]; !ok {
-		return "", decant.Errorf(decant.NotFound, "the module has no function %q; it has %s", name, have)
-	}
-	return name, nil
+	return "", decant.Errorf(decant.NotFound, "the module has no function %q; it has %s", name, have)
 }
 
 // Close frees the module; its guests are closed before.

@@ -28,6 +28,8 @@ type session struct {
 	memory *memoryLimit
 	files  *rootFS
 	lost   atomic.Bool
+	// exports are those called before: each holds a stack, which is dear to make.
+	exports map[string]api.Function
 
 	// Of the call under way.
 	ctx     context.Context //nolint:containedctx // files are used without one
@@ -39,7 +41,7 @@ type session struct {
 
 // instantiate makes an instance of the guest's module and initializes it.
 func (g *Guest) instantiate(ctx context.Context) (*session, error) {
-	s := &session{guest: g, memory: &memoryLimit{limit: uint64(g.config.Memory)}}
+	s := &session{guest: g, memory: &memoryLimit{limit: uint64(g.config.Memory)}, exports: map[string]api.Function{}}
 	s.begin(ctx, nil)
 	var err error
 	if s.files, err = newRootFS(s); err != nil {
@@ -60,7 +62,7 @@ func (g *Guest) instantiate(ctx context.Context) (*session, error) {
 	for k, v := range g.config.Env {
 		config = config.WithEnv(k, v)
 	}
-	s.module, err = g.module.host.runtime.InstantiateModule(experimental.WithMemoryAllocator(ctx, s.memory), g.module.compiled, config)
+	s.module, err = s.instantiateModule(experimental.WithMemoryAllocator(ctx, s.memory), config)
 	if err != nil {
 		return nil, errors.Join(s.failure(ctx, "starting", err), s.files.close())
 	}
@@ -76,6 +78,21 @@ func (g *Guest) instantiate(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
+// instantiateModule turns into an error that wazero panics where the memory a
+// module begins with is refused.
+func (s *session) instantiateModule(ctx context.Context, config wazero.ModuleConfig) (_ api.Module, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if !s.memory.refused {
+				panic(p)
+			}
+			err = errors.New("the memory that it begins with is too large")
+		}
+	}()
+	m := s.guest.module
+	return m.host.runtime.InstantiateModule(ctx, m.compiled, config)
+}
+
 // begin sets the session up for a call.
 func (s *session) begin(ctx context.Context, request []byte) {
 	s.ctx, s.out, s.outside, s.lastLog = ctx, nil, nil, ""
@@ -87,7 +104,11 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 	if s.lost.Load() {
 		return nil, decant.Errorf(decant.GuestFailed, "the guest broke down in an earlier call")
 	}
-	f := s.module.ExportedFunction(function)
+	f := s.exports[function]
+	if f == nil {
+		f = s.module.ExportedFunction(function)
+		s.exports[function] = f
+	}
 	sig := s.guest.module.functions[function]
 	var params []uint64
 	if sig.streams {

@@ -350,6 +350,29 @@ func TestCloseEndsCalls(t *testing.T) {
 	}
 }
 
+// TestInitialMemory: a module whose first memory is larger than it may have is
+// refused, as one that grows beyond it is.
+func TestInitialMemory(t *testing.T) {
+	h, err := wasm.New(t.Context(), wasm.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	m, err := h.Compile(t.Context(), []byte("\x00asm\x01\x00\x00\x00\x05\x03\x01\x00\x64")) // 100 pages
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := h.Start(t.Context(), m, wasm.GuestConfig{Memory: decant.MiB}); !errors.Is(err, decant.Exhausted) {
+		t.Errorf("with 1MiB: got %v", err)
+	}
+	g, err := h.Start(t.Context(), m, wasm.GuestConfig{Memory: 8 * decant.MiB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = g.Close()
+}
+
 func BenchmarkEcho(b *testing.B) {
 	for _, function := range []string{"echo", "fastecho"} {
 		for _, size := range []int{1 << 10, 150_000} {

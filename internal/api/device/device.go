@@ -70,17 +70,26 @@ type JoinCode struct {
 // is and offer it a join code while it has no site, the site's devices may also
 // call functions, and its orchestrators may do all.
 func Handler(s Service, version string, peerOf func(*tls.ConnectionState) identity.Peer) http.Handler {
-	return identity.RequireSite(peerOf, openToAll, allowRoles(newMux(s, version)))
+	return identity.RequireSite(peerOf, openToAll, withCalls(s, forOrchestrators(all(s, version))))
 }
 
 // LocalHandler serves s to the device's own user, who may do all.
-func LocalHandler(s Service, version string) http.Handler { return newMux(s, version) }
+func LocalHandler(s Service, version string) http.Handler { return withCalls(s, all(s, version)) }
 
-func newMux(s Service, version string) *http.ServeMux {
+// withCalls serves calls of functions, and has others serve all else.
+func withCalls(s Service, others http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(httptransport.Pattern, httptransport.Handler(s))
+	mux.Handle("/", others)
+	return mux
+}
+
+// all serves all but calls, which it describes.
+func all(s Service, version string) http.Handler {
 	a := rest{http.NewServeMux(), api.Describe("decant device", version)}
 	a.device(s)
 	a.models(s)
-	a.calls(s)
+	a.describeCalls()
 	a.mux.HandleFunc("GET /.well-known/wot", serveThing(s))
 	a.mux.Handle("GET /openapi.json", a.doc)
 	return a.mux
@@ -95,12 +104,11 @@ func openToAll(r *http.Request) bool {
 	return false
 }
 
-// allowRoles keeps devices to calling functions. Requests open to all pass.
-func allowRoles(next *http.ServeMux) http.Handler {
+// forOrchestrators refuses devices. Requests open to all pass.
+func forOrchestrators(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, pattern := next.Handler(r)
 		peer := identity.PeerFrom(r.Context())
-		if peer.Role != identity.RoleOrchestrator && pattern != httptransport.Pattern && !openToAll(r) {
+		if peer.Role != identity.RoleOrchestrator && !openToAll(r) {
 			problem.Write(w, decant.Errorf(decant.Denied, "%s %s may only call functions here", peer.Role, peer.ID))
 			return
 		}
@@ -156,7 +164,10 @@ const (
 
 // readBody reads a request's whole body.
 func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
+	ctrl := http.NewResponseController(w)
+	if ctrl.SetReadDeadline(time.Now().Add(uploadTimeout)) == nil {
+		defer func() { _ = ctrl.SetReadDeadline(time.Time{}) }() // or it ends what is done with the body
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, decant.Errorf(decant.Exhausted, "the request is larger than %s", decant.Bytes(most))
@@ -239,8 +250,8 @@ func (t *textStream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// calls describes and mounts what httptransport serves.
-func (a rest) calls(s Service) {
+// describeCalls describes what httptransport serves.
+func (a rest) describeCalls() {
 	anything := map[string]*huma.MediaType{octets: {}}
 	a.doc.Add(huma.Operation{
 		Method: "POST", Path: "/v1/apps/{app}/{component}/{function}", OperationID: "call",
@@ -248,5 +259,4 @@ func (a rest) calls(s Service) {
 		RequestBody: &huma.RequestBody{Content: anything},
 		Responses:   map[string]*huma.Response{"200": {Description: "The response", Content: anything}},
 	})
-	a.mux.Handle(httptransport.Pattern, httptransport.Handler(s))
 }
