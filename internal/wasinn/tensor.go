@@ -1,7 +1,6 @@
 package wasinn
 
 import (
-	"bytes"
 	"encoding/binary"
 
 	"github.com/decant-project/decant"
@@ -16,14 +15,15 @@ type memory interface {
 // maxDimensions bounds a tensor's rank.
 const maxDimensions = 16
 
-// readTensor reads a tensor record, and copies what it points to:
+// readTensor reads a tensor record, and copies what it points to, into buf if
+// that is large enough:
 //
 //	0        4        8    9      12       16       20
 //	| dims   | len    | ty | junk | data   | len    |
 //
 // dims are len u32s. The type is one byte; real guests leave junk in the three
 // after it. Guests number the types in two ways, see elementType.
-func readTensor(m memory, record []byte, want nn.Type) (nn.Tensor, error) {
+func readTensor(m memory, record []byte, want nn.Type, buf []byte) (nn.Tensor, error) {
 	dimsPtr, dimsLen := binary.LittleEndian.Uint32(record), binary.LittleEndian.Uint32(record[4:])
 	number := record[8]
 	dataPtr, dataLen := binary.LittleEndian.Uint32(record[12:]), binary.LittleEndian.Uint32(record[16:])
@@ -42,7 +42,7 @@ func readTensor(m memory, record []byte, want nn.Type) (nn.Tensor, error) {
 	for i := range shape {
 		shape[i] = int64(binary.LittleEndian.Uint32(dims[i*4:]))
 	}
-	t := nn.Tensor{Shape: shape, Type: elementType(number, nn.Elements(shape), int64(dataLen), want), Data: bytes.Clone(data)}
+	t := nn.Tensor{Shape: shape, Type: elementType(number, nn.Elements(shape), int64(dataLen), want), Data: append(buf[:0], data...)}
 	if t.Data == nil {
 		t.Data = []byte{}
 	}
