@@ -50,7 +50,7 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(packages) != 9 || len(apps) != 2 {
+	if len(packages) != 10 || len(apps) != 2 {
 		t.Errorf("found %d packages and %d applications", len(packages), len(apps))
 	}
 	for _, app := range apps {
@@ -89,9 +89,18 @@ func read[T any](t *testing.T, path string) (v T) {
 }
 
 func TestShout(t *testing.T) {
-	g := newBench(t).start("shout", guest{})
-	if got := g.call("shout", []byte("is anybody there?")); string(got) != "IS ANYBODY THERE?" {
-		t.Errorf("got %q", got)
+	for _, dir := range []string{"shout", "shout-c"} {
+		t.Run(dir, func(t *testing.T) {
+			if _, err := exec.LookPath("clang"); dir == "shout-c" && err != nil {
+				t.Skip("without clang: apt install clang lld wasi-libc libclang-rt-dev-wasm32")
+			}
+			g := newBench(t).start(dir, guest{})
+			for range 2 { // a call begins where the one before has ended
+				if got := g.call("shout", []byte("is anybody there?")); string(got) != "IS ANYBODY THERE?" {
+					t.Errorf("got %q", got)
+				}
+			}
+		})
 	}
 }
 
