@@ -8,6 +8,7 @@ LDFLAGS := -s -w
 # spread out.
 DEVICE := -tags nethttpomithttp2 -gcflags='github.com/miekg/dns=-l' -gcflags='go.yaml.in/...=-l' -gcflags='github.com/danielgtaylor/...=-l'
 TOOL := $(GO) tool -modfile=tools/go.mod
+FUZZTIME ?= 10s
 export CGO_ENABLED ?= 0
 export DECANT_DATA ?= $(CURDIR)/../shared/data
 
@@ -48,6 +49,11 @@ lint: ## what a reviewer should not have to say
 
 bench: build fetch-speech fetch-vision ## the figures of bench/RESULTS.md
 	$(GO) run ./bench
+
+fuzz: ## each fuzz target for FUZZTIME
+	for f in $$(grep -rlE '^func Fuzz' --include=*_test.go .); do \
+	  for t in $$(grep -oE '^func Fuzz[A-Za-z]*' $$f | cut -c6-); do \
+	    echo "$$f $$t"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f) || exit 1; done; done
 
 cross: ## the supervisor builds for every device that it should
 	for t in linux/amd64 linux/arm64 linux/arm linux/riscv64 linux/mipsle darwin/arm64; do \

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -313,5 +314,24 @@ func TestAdmit(t *testing.T) {
 		if s := strings.Join(list, " "); s != c.want || len(refusals) != c.refused || got.Revision != c.next.Revision {
 			t.Errorf("%s: %q with %d refusals at revision %d, want %q with %d", name, s, len(refusals), got.Revision, c.want, c.refused)
 		}
+	}
+}
+
+// TestDiagram holds the picture in ARCHITECTURE.md to the transitions.
+func TestDiagram(t *testing.T) {
+	var lines []string
+	for from, all := range transitions {
+		for _, to := range all {
+			lines = append(lines, fmt.Sprintf("    %s --> %s\n", from, to))
+		}
+	}
+	slices.Sort(lines)
+	want := "```mermaid\nstateDiagram-v2\n" + strings.Join(lines, "") + "```\n"
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), want) {
+		t.Errorf("ARCHITECTURE.md does not have\n%s", want)
 	}
 }
