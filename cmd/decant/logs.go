@@ -88,9 +88,10 @@ func eventsCommand() *cobra.Command {
 		Args:  usage(cobra.NoArgs),
 		RunE: withClient(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			newest, _ := cmd.Flags().GetInt("newest")
+			names := deviceNames(cmd, c)
 			if follow, _ := cmd.Flags().GetBool("follow"); follow {
 				return c.WatchEvents(cmd.Context(), newest, func(e decant.Event) error {
-					return show(cmd, e, func(w io.Writer) { printEvent(w, e) })
+					return show(cmd, e, func(w io.Writer) { printEvent(w, e, names) })
 				})
 			}
 			events, err := c.Events(cmd.Context(), newest)
@@ -99,7 +100,7 @@ func eventsCommand() *cobra.Command {
 			}
 			return show(cmd, events, func(w io.Writer) {
 				for _, e := range events {
-					printEvent(w, e)
+					printEvent(w, e, names)
 				}
 			})
 		}),
@@ -109,8 +110,13 @@ func eventsCommand() *cobra.Command {
 	return addOutput(cmd)
 }
 
-func printEvent(w io.Writer, e decant.Event) {
-	fmt.Fprintf(w, "%s  %-18s %s\n", e.At.Local().Format(time.DateTime), e.Kind, e.Message)
+// printEvent prints a line. What instances report says nothing of where.
+func printEvent(w io.Writer, e decant.Event, names func(id string) string) {
+	where := ""
+	if e.Component != "" {
+		where = e.Application + "/" + e.Component + " on " + names(e.Device) + ": "
+	}
+	fmt.Fprintf(w, "%s  %-18s %s%s\n", e.At.Local().Format(time.DateTime), e.Kind, where, e.Message)
 }
 
 func isTerminal(r io.Reader) bool {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/decant-project/decant"
 )
@@ -187,6 +188,47 @@ func (s *Store) List() ([]decant.Digest, error) {
 		}
 	}
 	return out, nil
+}
+
+// Touch makes a blob as new as if it were put now. NotFound: it is not here.
+func (s *Store) Touch(d decant.Digest) error {
+	if err := d.Check(); err != nil {
+		return err
+	}
+	now := time.Now()
+	err := os.Chtimes(s.path(d), now, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return notFound(d)
+	}
+	if err != nil {
+		return fault("touch a blob", err)
+	}
+	return nil
+}
+
+// Sweep deletes the blobs that are older than since and that keep does not
+// name, and returns how many those are.
+func (s *Store) Sweep(since time.Time, keep func(decant.Digest) bool) (deleted int, err error) {
+	all, err := s.List()
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, d := range all {
+		if keep(d) {
+			continue
+		}
+		info, err := os.Stat(s.path(d))
+		if err != nil || !info.ModTime().Before(since) {
+			continue // gone, or new
+		}
+		if err := s.Delete(d); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		deleted++
+	}
+	return deleted, errors.Join(errs...)
 }
 
 // Fetch gives the bytes of a blob from offset on.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -103,6 +104,35 @@ func TestOpenCleansUp(t *testing.T) {
 
 // TestPull: over any number of interruptions, each anywhere, a blob arrives
 // whole, and no byte that arrived is asked for again.
+func TestTouch(t *testing.T) {
+	s := open(t, t.TempDir())
+	d, _, err := s.Put(t.Context(), strings.NewReader("old"), "", decant.MiB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	path, err := s.Path(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	none := func(decant.Digest) bool { return false }
+	if err := s.Touch(d); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Sweep(time.Now().Add(-time.Hour), none); n != 0 || err != nil {
+		t.Errorf("it was touched: swept %d, %v", n, err)
+	}
+	if n, err := s.Sweep(time.Now().Add(time.Hour), none); n != 1 || err != nil {
+		t.Errorf("swept %d, %v", n, err)
+	}
+	if err := s.Touch(d); !errors.Is(err, decant.NotFound) {
+		t.Errorf("touching what is gone: %v", err)
+	}
+}
+
 func TestPull(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "")

@@ -57,3 +57,16 @@ func (m *Manager) putManifest(ctx context.Context, spec decant.PackageSpec, file
 	}
 	return decant.DigestOf(data), nil
 }
+
+// manifest reads the manifest of a stored package.
+func (m *Manager) manifest(d decant.Digest) (v1.Manifest, error) {
+	var manifest v1.Manifest
+	data, err := m.blobs.Read(d)
+	if err != nil {
+		return manifest, err
+	}
+	if err := json.Unmarshal(data, &manifest); err != nil {
+		return manifest, decant.Errorf(decant.Corrupt, "manifest %s cannot be read: %w", d, err)
+	}
+	return manifest, nil
+}

@@ -233,6 +233,27 @@ func (m *Manager) Remove(ctx context.Context, name, version string) error {
 	return err
 }
 
+// Sweep deletes the blobs that belong to no package and are older than since:
+// pushes under way have put, or asked for, newer ones. It returns how many.
+func (m *Manager) Sweep(ctx context.Context, since time.Time) (int, error) {
+	all, err := m.List(ctx)
+	if err != nil {
+		return 0, err
+	}
+	keep := map[decant.Digest]bool{}
+	for _, p := range all {
+		manifest, err := m.manifest(p.Digest)
+		if err != nil {
+			return 0, err // rather keep too much
+		}
+		keep[p.Digest], keep[decant.Digest(manifest.Config.Digest)] = true, true
+		for _, layer := range manifest.Layers {
+			keep[decant.Digest(layer.Digest)] = true
+		}
+	}
+	return m.blobs.Sweep(since, func(d decant.Digest) bool { return keep[d] })
+}
+
 // Resolve returns all packages that roots take, by name. See resolve.
 func (m *Manager) Resolve(ctx context.Context, roots ...decant.PackageRef) ([]decant.Package, error) {
 	all, err := m.List(ctx)

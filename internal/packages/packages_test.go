@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/blobs"
@@ -115,6 +116,40 @@ func TestGetNewest(t *testing.T) {
 		if got, err := m.Get(ctx, r); err != nil || got.Version != want {
 			t.Errorf("%s gave %s, %v; want %s", ref, got.Version, err, want)
 		}
+	}
+}
+
+// TestSweep deletes what belongs to no package, once it is old.
+func TestSweep(t *testing.T) {
+	m, put := newManager(t)
+	spec := func(name string) decant.PackageSpec {
+		return decant.PackageSpec{Name: name, Version: "1.0.0", Module: &decant.ModuleSpec{File: "m.wasm"}}
+	}
+	file := func(text string) []decant.Blob {
+		b := put(text)
+		b.Name, b.MediaType = "m.wasm", decant.MediaTypeWasm
+		return []decant.Blob{b}
+	}
+	for _, name := range []string{"kept", "gone"} {
+		if _, err := m.Push(ctx, spec(name), file(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("of a push that never ended")
+	if err := m.Remove(ctx, "gone", "1.0.0"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := m.Sweep(ctx, time.Now().Add(-time.Hour)); n != 0 || err != nil {
+		t.Errorf("all are new: swept %d, %v", n, err)
+	}
+	if n, err := m.Sweep(ctx, time.Now().Add(time.Hour)); n != 4 || err != nil { // file, description and manifest of gone, and the other
+		t.Errorf("swept %d, %v", n, err)
+	}
+	if n, err := m.Sweep(ctx, time.Now().Add(time.Hour)); n != 0 || err != nil {
+		t.Errorf("again: swept %d, %v", n, err)
+	}
+	if _, err := m.Push(ctx, spec("kept"), file("kept")); err != nil { // all of it is there
+		t.Error(err)
 	}
 }
 

@@ -45,8 +45,7 @@ func (e *events) acknowledge(upTo int64) {
 	}
 }
 
-// event tells of an instance, or of the device where key is empty, to the
-// orchestrator and the device's own log.
+// event tells of an instance to the orchestrator and the device's own log.
 func (s *Supervisor) event(kind, key, message string) {
 	app, component, _ := strings.Cut(key, "/")
 	s.events.add(decant.Event{

@@ -78,7 +78,7 @@ func (s *Supervisor) joinWith(ctx context.Context, o offer) error {
 			if err := s.parts.Identity.adopt(cred); err != nil {
 				return err
 			}
-			s.event("device.joined", "", "joined site "+cred.Site)
+			s.log.Info("joined", "site", cred.Site)
 			return nil
 		}
 		if !errors.Is(err, decant.Unavailable) {
