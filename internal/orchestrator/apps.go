@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -181,13 +182,9 @@ func (v *view) status(d decant.Deployment) (decant.DeploymentStatus, string) {
 }
 
 // WatchDeployment sends an application as it is now and whenever it changes,
-// until ctx ends or send fails. The last sent before NotFound is returned is
-// of an application being removed.
+// until ctx ends or send fails. NotFound: there is none, or no more; that it was
+// being removed may have passed too soon to be sent.
 func (o *Orchestrator) WatchDeployment(ctx context.Context, name string, send func(decant.Deployment) error) error {
-	_, rev, err := o.State.List(ctx, appsPrefix+name, 0)
-	if err != nil {
-		return err
-	}
 	var last decant.Deployment
 	show := func() error {
 		d, err := o.Deployment(ctx, name)
@@ -197,14 +194,30 @@ func (o *Orchestrator) WatchDeployment(ctx context.Context, name string, send fu
 		last = d
 		return send(d)
 	}
-	if err := show(); err != nil {
+	for {
+		if err := o.atEachChange(ctx, show); !errors.Is(err, state.ErrCompacted) {
+			return err
+		}
+	}
+}
+
+// atEachChange calls f now and whenever the state has changed, until f fails or
+// ctx ends. ErrCompacted: it fell too far behind.
+func (o *Orchestrator) atEachChange(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	_, rev, err := o.State.List(ctx, appsPrefix, 0)
+	if err != nil {
+		return err
+	}
+	if err := f(); err != nil {
 		return err
 	}
 	for batch := range o.State.Watch(ctx, "", rev) {
 		if batch.Err != nil {
 			return batch.Err
 		}
-		if err := show(); err != nil {
+		if err := f(); err != nil {
 			return err
 		}
 	}

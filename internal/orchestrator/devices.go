@@ -15,7 +15,7 @@ import (
 func (o *Orchestrator) ListDevices(ctx context.Context) ([]decant.Device, error) {
 	online := map[string]bool{}
 	reports := map[string]reportRecord{}
-	var out []decant.Device
+	out := []decant.Device{}
 	err := errors.Join(
 		each(ctx, o.State, presencePrefix, func(key string, _ time.Time, _ int64) {
 			online[strings.TrimPrefix(key, presencePrefix)] = true
@@ -98,12 +98,18 @@ func (o *Orchestrator) RemoveDevice(ctx context.Context, nameOrID string) error 
 // Joined reports whether a device may take part: it holds a certificate of the
 // site, and nobody has removed it since.
 func (o *Orchestrator) Joined(ctx context.Context, id string) error {
+	_, err := o.member(ctx, id)
+	return err
+}
+
+// member returns the record of a device that may take part.
+func (o *Orchestrator) member(ctx context.Context, id string) (stored[deviceRecord], error) {
 	r, err := o.device(ctx, id)
 	if errors.Is(err, decant.NotFound) || err == nil && r.value.Status != decant.DeviceJoined {
-		return decant.Errorf(decant.Denied, "device %s is not of this site any more", id).
+		return r, decant.Errorf(decant.Denied, "device %s is not of this site any more", id).
 			WithHelp("join it again with a new code from: decant join-code")
 	}
-	return err
+	return r, err
 }
 
 // Report takes in what a device says of itself and what it runs, and renews
@@ -115,11 +121,12 @@ func (o *Orchestrator) Report(ctx context.Context, id string, rep decant.Report)
 	if err := checkReport(rep); err != nil {
 		return err
 	}
-	if err := o.renewPresence(ctx, id); err != nil {
+	old, err := o.member(ctx, id)
+	if err != nil {
 		return err
 	}
-	old, err := o.device(ctx, id)
-	if err != nil {
+	unchanged := old.cond(devicesPrefix + id) // nobody removes it meanwhile
+	if err := o.renewPresence(ctx, id, unchanged); err != nil {
 		return err
 	}
 	now := time.Now().UTC()
@@ -127,14 +134,12 @@ func (o *Orchestrator) Report(ctx context.Context, id string, rep decant.Report)
 	changes := []change{put(reportsPrefix+id, said)}
 	info := rep.Device
 	info.State = decant.DeviceState{}
-	var conds []state.Cond
 	if !sameJSON(old.value.Info, info) {
 		record := old.value
 		record.Info, record.LastSeen = info, now
-		conds = append(conds, old.cond(devicesPrefix+id))
 		changes = append(changes, put(devicesPrefix+id, record))
 	}
-	if err := o.commit(ctx, conds, changes...); err != nil {
+	if err := o.commit(ctx, []state.Cond{unchanged}, changes...); err != nil {
 		return err
 	}
 	for _, e := range rep.Events {
@@ -166,36 +171,22 @@ func checkReport(rep decant.Report) error {
 	return nil
 }
 
-// renewPresence keeps the device's lease alive, or gives it one.
-func (o *Orchestrator) renewPresence(ctx context.Context, id string) error {
-	o.mu.Lock()
-	lease := o.leases[id]
-	o.mu.Unlock()
-	if lease != 0 {
-		err := o.State.KeepAlive(ctx, lease)
-		if !errors.Is(err, decant.NotFound) {
-			return err
-		}
-	}
-	// Another orchestrator, or this one before it was restarted, may have left
-	// a lease that is still good.
+// renewPresence keeps the device's lease alive, or gives it one. The state
+// alone knows which it has: another orchestrator may have given it, or removed
+// the device since.
+func (o *Orchestrator) renewPresence(ctx context.Context, id string, unchanged state.Cond) error {
 	kv, err := o.State.Get(ctx, presencePrefix+id)
-	switch {
-	case err == nil:
-		lease = kv.Lease
-		err = o.State.KeepAlive(ctx, lease)
-	case errors.Is(err, decant.NotFound):
-		if lease, err = o.State.Grant(ctx, LeaseTTL); err == nil {
-			err = o.commit(ctx, nil, change{key: presencePrefix + id, value: time.Now().UTC(), lease: lease})
-		}
+	if err == nil {
+		err = o.State.KeepAlive(ctx, kv.Lease)
 	}
+	if !errors.Is(err, decant.NotFound) {
+		return err
+	}
+	lease, err := o.State.Grant(ctx, LeaseTTL)
 	if err != nil {
 		return err
 	}
-	o.mu.Lock()
-	o.leases[id] = lease
-	o.mu.Unlock()
-	return nil
+	return o.commit(ctx, []state.Cond{unchanged}, change{key: presencePrefix + id, value: time.Now().UTC(), lease: lease})
 }
 
 // presenceChanged writes down that a device came or went.

@@ -71,15 +71,25 @@ func (o *Orchestrator) event(ctx context.Context, e decant.Event) {
 		e.At = time.Now().UTC()
 	}
 	o.Log.Info(e.Message, "event", e.Kind, "device", e.Device, "application", e.Application, "component", e.Component)
-	if err := o.commit(ctx, nil, put(eventKey(e.At), e)); err != nil && ctx.Err() == nil {
-		o.Log.Warn("cannot keep event", "error", err)
+	for {
+		key := eventKey(e.At)
+		err := o.commit(ctx, []state.Cond{{Key: key}}, put(key, e))
+		if errors.Is(err, decant.Conflict) {
+			e.At = e.At.Add(1) // another happened at the same moment
+			continue
+		}
+		if err != nil && ctx.Err() == nil {
+			o.Log.Warn("cannot keep event", "error", err)
+		}
+		return
 	}
 }
 
 // Housekeeping, in time and number.
 const (
-	houseEvery = 10 * time.Minute
-	keepEvents = 5000
+	houseEvery  = 10 * time.Minute
+	keepEvents  = 5000
+	keepUnnamed = 24 * time.Hour // files that were put, or asked for, for a push
 )
 
 // keepHouse forgets old events and history, and blobs that nothing names.
@@ -101,9 +111,12 @@ func (o *Orchestrator) keepHouse(ctx context.Context) error {
 	}
 }
 
-// tidy forgets old events, and the history up to a revision, and returns the
-// revision of now.
+// tidy forgets old events, files that nothing names, and the history up to a
+// revision, and returns the revision of now.
 func (o *Orchestrator) tidy(ctx context.Context, compact int64) (int64, error) {
+	if _, err := o.Packages.Sweep(ctx, time.Now().Add(-keepUnnamed)); err != nil {
+		return 0, err
+	}
 	events, rev, err := o.State.List(ctx, eventsPrefix, 0)
 	if err != nil {
 		return 0, err

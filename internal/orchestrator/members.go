@@ -164,9 +164,17 @@ func (o *Orchestrator) found(ctx context.Context, id string, addresses []string)
 		return nil // it reports for itself
 	}
 	if old.rev == 0 {
-		all, _, err := o.State.List(ctx, devicesPrefix, 0)
-		if err != nil || len(all) >= maxKnown {
-			return errors.Join(err, decant.Errorf(decant.Exhausted, "%d devices are known", len(all)))
+		waiting := 0
+		err := each(ctx, o.State, devicesPrefix, func(_ string, r deviceRecord, _ int64) {
+			if r.Status != decant.DeviceJoined {
+				waiting++
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if waiting >= maxKnown {
+			return decant.Errorf(decant.Exhausted, "%d devices are known that have not joined", waiting)
 		}
 	}
 	now := time.Now().UTC()

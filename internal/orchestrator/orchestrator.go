@@ -69,9 +69,8 @@ type Orchestrator struct {
 	Config
 	wake chan struct{} // has an element when dirty may have one
 
-	mu     sync.Mutex
-	dirty  map[string]bool          // applications to reconcile
-	leases map[string]state.LeaseID // of devices that reported here, by ID
+	mu    sync.Mutex
+	dirty map[string]bool // applications to reconcile
 }
 
 // New makes an Orchestrator. Its API answers from now on; Run does the work.
@@ -80,7 +79,6 @@ func New(c Config) *Orchestrator {
 		Config: c,
 		wake:   make(chan struct{}, 1),
 		dirty:  map[string]bool{},
-		leases: map[string]state.LeaseID{},
 	}
 }
 
@@ -130,6 +128,9 @@ func (o *Orchestrator) touched(ctx context.Context, change state.Change) error {
 	kind, rest, _ := strings.Cut(change.Key, "/")
 	switch kind + "/" {
 	case appsPrefix:
+		if change.Deleted {
+			return o.markAll(ctx) // there is room for others now
+		}
 		o.mark(rest)
 	case devicesPrefix, packagesPrefix:
 		return o.markAll(ctx)

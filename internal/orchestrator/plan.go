@@ -92,13 +92,17 @@ func startStep(now actual, want target, component string) (step decant.Step, set
 func routeSteps(now actual, want target, order []string, epochs map[string]int64) []decant.Step {
 	var out []decant.Step
 	for _, c := range order {
-		at := place{c, want.device[c]}
-		told, ok := now.desired[at]
-		if !ok || now.owner[c].Device != at.device {
+		if want.device[c] == "" {
 			continue
 		}
+		step, _ := startStep(now, want, c)
+		if step.Kind == decant.StepStart {
+			continue
+		}
+		told := now.desired[place{c, step.Device}]
 		if !sameJSON(told.Links, routes(want, c, epochs)) {
-			out = append(out, decant.Step{Kind: decant.StepRoute, Component: c, Device: at.device, Epoch: epochs[c]})
+			step.Kind = decant.StepRoute
+			out = append(out, step)
 		}
 	}
 	return out

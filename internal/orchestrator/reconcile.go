@@ -109,6 +109,9 @@ func (o *Orchestrator) look(ctx context.Context, name string) (*view, error) {
 func (o *Orchestrator) resolveStep(ctx context.Context, v *view) error {
 	record := v.record.value
 	pkgs, bindings, err := o.resolve(ctx, record.Application)
+	if code := decant.CodeOf(err); code == decant.Internal || ctx.Err() != nil {
+		return err // the state could not be read
+	}
 	if err != nil {
 		return o.setNote(ctx, v, err)
 	}
@@ -192,12 +195,12 @@ func (o *Orchestrator) take(ctx context.Context, v *view, want target, ahead []d
 		at := place{s.Component, s.Device}
 		key := desiredKey(s.Device, v.name, s.Component)
 		told := state.Cond{Key: key, ModRevision: v.toldRev[at]}
+		ownedBefore := state.Cond{Key: ownerKey(v.name, s.Component), ModRevision: v.ownerRev[s.Component]}
 		var err error
 		switch s.Kind {
 		case decant.StepStart:
 			spec := want.spec(s.Component, s.Epoch)
 			spec.Links = routes(want, s.Component, epochs)
-			ownedBefore := state.Cond{Key: ownerKey(v.name, s.Component), ModRevision: v.ownerRev[s.Component]}
 			err = o.commit(ctx, []state.Cond{unchanged, ownedBefore, told},
 				put(ownedBefore.Key, owner{Device: s.Device, Epoch: s.Epoch}), put(key, spec))
 		case decant.StepReady:
@@ -207,7 +210,11 @@ func (o *Orchestrator) take(ctx context.Context, v *view, want target, ahead []d
 			spec.Links = routes(want, s.Component, epochs)
 			err = o.commit(ctx, []state.Cond{unchanged, told}, put(key, spec))
 		case decant.StepStop:
-			err = o.commit(ctx, []state.Cond{unchanged, told}, remove(key))
+			changes := []change{remove(key)}
+			if own := v.now.owner[s.Component]; own.Device == s.Device {
+				changes = append(changes, put(ownedBefore.Key, owner{Epoch: own.Epoch})) // it goes altogether
+			}
+			err = o.commit(ctx, []state.Cond{unchanged, ownedBefore, told}, changes...)
 		}
 		if err != nil {
 			return err
@@ -255,9 +262,6 @@ func (o *Orchestrator) setNote(ctx context.Context, v *view, reason error) error
 			return nil
 		}
 		return o.commit(ctx, []state.Cond{v.note.cond(key)}, remove(key))
-	}
-	if code := decant.CodeOf(reason); code == decant.Internal || ctx.Err() != nil {
-		return reason
 	}
 	n := note{Code: decant.CodeOf(reason), Message: reason.Error()}
 	if v.note.value == n {

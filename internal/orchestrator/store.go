@@ -22,8 +22,12 @@ func (o *Orchestrator) PutBlob(ctx context.Context, digest decant.Digest, body i
 	return err
 }
 
-// StatBlob returns a blob's size. NotFound: it is not here.
+// StatBlob returns a blob's size. Who asks may leave out putting it: it stays as
+// long as one just put. NotFound: it is not here.
 func (o *Orchestrator) StatBlob(_ context.Context, digest decant.Digest) (decant.Bytes, error) {
+	if err := o.Blobs.Touch(digest); err != nil {
+		return 0, err
+	}
 	return o.Blobs.Stat(digest)
 }
 
