@@ -244,6 +244,9 @@ func (c *Client) do(req *http.Request) (*http.Response, error) {
 		if ctxErr := req.Context().Err(); ctxErr != nil {
 			return nil, ctxErr
 		}
+		if dial, ok := errors.AsType[*net.OpError](err); req.Method == http.MethodPost && (!ok || dial.Op != "dial") {
+			return nil, decant.Errorf(decant.Internal, "the orchestrator at %s was lost before its answer, the request may have been executed: %w", c.where, errors.Unwrap(err))
+		}
 		e := decant.Errorf(decant.Unavailable, "cannot reach an orchestrator at %s: %w", c.where, errors.Unwrap(err))
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 			return nil, e.WithHelp("start one with `decant up`, or name it with --orchestrator")
@@ -312,22 +315,30 @@ func watch[T any](ctx context.Context, c *Client, path string, f func(T) error) 
 		return err
 	}
 	defer resp.Body.Close()
+	stopped := false // by us, not by the connection
 	err = sse.Read(ctx, resp.Body, func(e sse.Event) error {
-		if e.Name == "error" {
-			var p problem.Problem
-			if err := json.Unmarshal(e.Data, &p); err != nil {
-				return decant.Errorf(decant.Internal, "cannot read an error of %s: %w", c.where, err)
-			}
-			return p.Unwrap()
-		}
-		var v T
-		if err := json.Unmarshal(e.Data, &v); err != nil {
-			return decant.Errorf(decant.Internal, "cannot read an event of %s: %w", c.where, err)
-		}
-		return f(v)
+		err := receive(c, e, f)
+		stopped = err != nil
+		return err
 	})
-	if err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
-		return decant.Errorf(decant.Unavailable, "the orchestrator at %s went away", c.where)
+	if stopped || ctx.Err() != nil || errors.Is(err, decant.Exhausted) {
+		return err
 	}
-	return err
+	return decant.Errorf(decant.Unavailable, "the orchestrator at %s went away", c.where)
+}
+
+// receive calls f with the T of an event, or returns the error that it is.
+func receive[T any](c *Client, e sse.Event, f func(T) error) error {
+	if e.Name == "error" {
+		var p problem.Problem
+		if err := json.Unmarshal(e.Data, &p); err != nil {
+			return decant.Errorf(decant.Internal, "cannot read an error of %s: %w", c.where, err)
+		}
+		return p.Unwrap()
+	}
+	var v T
+	if err := json.Unmarshal(e.Data, &v); err != nil {
+		return decant.Errorf(decant.Internal, "cannot read an event of %s: %w", c.where, err)
+	}
+	return f(v)
 }

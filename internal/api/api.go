@@ -5,8 +5,11 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"reflect"
 	"sync"
@@ -47,12 +50,17 @@ func Handle[I, O any](api huma.API, op huma.Operation, h func(context.Context, *
 	})
 }
 
+// MaxJSON bounds a body of JSON, in bytes, where an operation says nothing else:
+// huma bounds only bodies that it decodes itself.
+const MaxJSON = 4 << 20
+
 // HandleJSON registers an operation that decodes its body, a T as JSON, by
 // itself. The description shows T, but only decant's own checks judge it: they
 // say what to change.
 func HandleJSON[T, I, O any](api huma.API, op huma.Operation, h func(context.Context, *I) (*O, error)) {
 	op.SkipValidateBody = true
 	op.RequestBody = &huma.RequestBody{Required: true}
+	op.MaxBodyBytes = cmp.Or(op.MaxBodyBytes, MaxJSON)
 	Handle(api, op, h)
 	schema := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, op.OperationID)
 	op.RequestBody.Content = map[string]*huma.MediaType{"application/json": {Schema: schema}}
@@ -73,7 +81,7 @@ func DecodeStrict(data []byte, into any) error {
 	if err := dec.Decode(into); err != nil {
 		return decant.Errorf(decant.Invalid, "cannot read the request: %w", err)
 	}
-	if dec.More() {
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) { // More takes a closing bracket for the end
 		return decant.Errorf(decant.Invalid, "cannot read the request: more than one JSON value")
 	}
 	return nil

@@ -71,13 +71,21 @@ func parseText(lines []string) map[string]string {
 	text := map[string]string{}
 	for _, line := range lines {
 		key, value, ok := strings.Cut(line, "=")
-		key = strings.ToLower(key)
+		key = strings.Map(lowerASCII, key)
 		if _, twice := text[key]; !ok || twice || !validText(key, value) || len(text) == maxText {
 			continue
 		}
 		text[key] = value
 	}
 	return text
+}
+
+// lowerASCII leaves other letters alone: some have a lower case in ASCII.
+func lowerASCII(r rune) rune {
+	if 'A' <= r && r <= 'Z' {
+		return r + 'a' - 'A'
+	}
+	return r
 }
 
 // hostPorts returns where to dial a service, best first: what works from
@@ -87,8 +95,9 @@ func hostPorts(addrs []netip.Addr, port int, zones []string) []string {
 	addrs = slices.Clone(addrs)
 	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return cmp.Compare(rank(a), rank(b)) })
 	var out []string
-	for _, addr := range slices.Compact(addrs) {
+	for i, addr := range addrs {
 		switch {
+		case slices.Contains(addrs[:i], addr): // it is there already
 		case !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast():
 		case addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "":
 			for _, zone := range zones {

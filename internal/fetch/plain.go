@@ -60,6 +60,9 @@ func (w Web) get(ctx context.Context, p *progress, name string, put func(string,
 		return decant.Errorf(decant.Unavailable, "%w", err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return nil // it may have the others
+	}
 	if resp.StatusCode != http.StatusOK {
 		return decant.Errorf(decant.NotFound, "%s: %s", name, resp.Status)
 	}

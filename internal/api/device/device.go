@@ -164,10 +164,7 @@ const (
 
 // readBody reads a request's whole body.
 func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	ctrl := http.NewResponseController(w)
-	if ctrl.SetReadDeadline(time.Now().Add(uploadTimeout)) == nil {
-		defer func() { _ = ctrl.SetReadDeadline(time.Time{}) }() // or it ends what is done with the body
-	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, decant.Errorf(decant.Exhausted, "the request is larger than %s", decant.Bytes(most))

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
 	"mime"
 	"net/http"
@@ -88,6 +89,9 @@ func readJSON(want []nn.Info, data []byte) ([]nn.Tensor, error) {
 			return nil, decant.Errorf(decant.Invalid, "the model's inputs are %s: send each of them, and no others", names(want))
 		}
 		given := req.Inputs[at]
+		if given.Type != nil && *given.Type != info.Type {
+			return nil, decant.Errorf(decant.Invalid, "input %s is %s, not of type %s", info.Name, info, *given.Type)
+		}
 		elements, err := readElements(info.Type, given.Data)
 		if err == nil {
 			tensors[i], err = newTensor(info, given.Shape, elements)
@@ -101,22 +105,24 @@ func readJSON(want []nn.Info, data []byte) ([]nn.Tensor, error) {
 
 // readElements turns the data of a tensor in JSON into its elements' bytes.
 func readElements(t nn.Type, data json.RawMessage) ([]byte, error) {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		b, err := base64.StdEncoding.DecodeString(text)
+	var text *string // nil for null too
+	if json.Unmarshal(data, &text) == nil && text != nil {
+		b, err := base64.StdEncoding.DecodeString(*text)
 		if err != nil {
 			return nil, decant.Errorf(decant.Invalid, "data is not base64")
 		}
 		return b, nil
 	}
 	var values []json.Number
-	if err := json.Unmarshal(data, &values); err != nil {
+	if err := json.Unmarshal(data, &values); err != nil || values == nil {
 		return nil, decant.Errorf(decant.Invalid, "data must be a list of numbers, or base64 in a string")
 	}
 	out := make([]byte, 0, len(values)*t.Size())
 	for _, v := range values {
 		var err error
-		if out, err = appendElement(out, t, v.String()); err != nil {
+		if out, err = appendElement(out, t, v.String()); errors.Is(err, decant.Unsupported) {
+			return nil, err
+		} else if err != nil {
 			return nil, decant.Errorf(decant.Invalid, "%s is not a number of type %s", v, t)
 		}
 	}

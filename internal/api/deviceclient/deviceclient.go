@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -94,6 +95,7 @@ func once(ctx context.Context, config *tls.Config, method, url string, body []by
 		req.Header.Set("Content-Type", "application/json")
 	}
 	t := &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSClientConfig:       config,
 		DisableKeepAlives:     true,
 		TLSHandshakeTimeout:   dialTimeout,

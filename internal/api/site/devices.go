@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -35,6 +36,7 @@ func DeviceHandler(version string, s DeviceService, peerOf func(*tls.ConnectionS
 	a := api.New(mux, "decant devices", version)
 	registerJoin(a, s)
 	registerDesired(a, s)
+	describeBlobs(a)
 	mux.HandleFunc("GET /v1/blobs/{digest}", func(w http.ResponseWriter, r *http.Request) { serveBlob(w, r, s) })
 	open := func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Path == joinPath }
 	return identity.RequireSite(peerOf, open, mux)
@@ -116,6 +118,22 @@ func registerDesired(a huma.API, s DeviceService) {
 	})
 }
 
+// describeBlobs describes what serveBlob serves: huma has no ranges.
+func describeBlobs(a huma.API) {
+	o := op("GET", "/v1/blobs/{digest}", "get-blob", "The bytes of a blob, or a range of them")
+	o.Parameters = []*huma.Param{
+		{Name: "digest", In: "path", Required: true, Schema: &huma.Schema{Type: "string"}},
+		{Name: "Range", In: "header", Schema: &huma.Schema{Type: "string"}},
+	}
+	failed := a.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problem.Problem](), true, "Problem")
+	o.Responses = map[string]*huma.Response{
+		"200":     {Description: "All of it", Content: map[string]*huma.MediaType{octets: {}}},
+		"206":     {Description: "The range", Content: map[string]*huma.MediaType{octets: {}}},
+		"default": {Description: "Error", Content: map[string]*huma.MediaType{problem.ContentType: {Schema: failed}}},
+	}
+	a.OpenAPI().AddOperation(&o)
+}
+
 // serveBlob serves a blob, or a range of it.
 func serveBlob(w http.ResponseWriter, r *http.Request, s DeviceService) {
 	digest := decant.Digest(r.PathValue("digest"))
@@ -133,7 +151,7 @@ func serveBlob(w http.ResponseWriter, r *http.Request, s DeviceService) {
 		return
 	}
 	defer blob.Close()
-	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Type", octets)
 	w.Header().Set("ETag", `"`+string(digest)+`"`)
 	http.ServeContent(w, r, "", time.Time{}, blob)
 }

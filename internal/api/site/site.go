@@ -67,6 +67,8 @@ type Push struct {
 	Blobs []decant.Blob      `json:"blobs"`
 }
 
+const octets = "application/octet-stream"
+
 type (
 	none        struct{}
 	body[T any] struct{ Body T }
@@ -138,11 +140,14 @@ func registerPackages(a huma.API, s Service) {
 		size, err := s.StatBlob(ctx, in.Digest)
 		return stat{size}, err
 	})
-	act(a, "PUT", "/v1/blobs/{digest}", "put-blob", "Store a blob; the body is its bytes", func(ctx context.Context, in *putBlobInput) error {
+	put := op("PUT", "/v1/blobs/{digest}", "put-blob", "Store a blob; the body is its bytes")
+	put.DefaultStatus = http.StatusNoContent
+	put.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{octets: {}}}
+	api.Handle(a, put, func(ctx context.Context, in *putBlobInput) (*none, error) {
 		if err := in.Digest.Check(); err != nil {
-			return err
+			return nil, err
 		}
-		return s.PutBlob(ctx, in.Digest, in.body)
+		return nil, s.PutBlob(ctx, in.Digest, in.body)
 	})
 	type rawPush struct {
 		RawBody []byte `contentType:"application/json"`
@@ -217,15 +222,12 @@ func registerCalls(a huma.API, s Service) {
 		TraceParent string `header:"Traceparent"`
 		RawBody     []byte `contentType:"application/octet-stream"`
 	}
-	type invokeOutput struct {
-		ContentType string `header:"Content-Type"`
-		Body        []byte
-	}
 	invoke := op("POST", "/v1/apps/{name}/invoke", "invoke", "Call a component; the answer is what comes back along its links")
-	invoke.MaxBodyBytes = transport.MaxBody
+	invoke.MaxBodyBytes = transport.MaxBody + 1 // huma refuses what reaches it
 	invoke.SkipValidateBody = true
 	invoke.RequestBody = &huma.RequestBody{}
-	api.Handle(a, invoke, func(ctx context.Context, in *invokeInput) (*invokeOutput, error) {
+	invoke.Responses = map[string]*huma.Response{"200": {Description: "The answer", Content: map[string]*huma.MediaType{octets: {}}}}
+	api.Handle(a, invoke, func(ctx context.Context, in *invokeInput) (*huma.StreamResponse, error) {
 		resp, err := s.Invoke(ctx, &transport.Request{
 			Application: in.Name, Component: in.Component, Function: in.Function,
 			ContentType: in.ContentType, TraceParent: in.TraceParent, Body: in.RawBody,
@@ -233,7 +235,14 @@ func registerCalls(a huma.API, s Service) {
 		if err != nil {
 			return nil, err
 		}
-		return &invokeOutput{ContentType: resp.ContentType, Body: resp.Body}, nil
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			_, w := humago.Unwrap(hc)
+			w.Header()["Content-Type"] = nil // or net/http would guess one
+			if resp.ContentType != "" {
+				w.Header().Set("Content-Type", resp.ContentType)
+			}
+			_, _ = w.Write(resp.Body) // an error says that the caller has gone
+		}}, nil
 	})
 	invoke.RequestBody.Required = false // an empty request is one
 	type logInput struct {
