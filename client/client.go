@@ -316,7 +316,9 @@ func watch[T any](ctx context.Context, c *Client, path string, f func(T) error) 
 	}
 	defer resp.Body.Close()
 	stopped := false // by us, not by the connection
-	err = sse.Read(ctx, resp.Body, func(e sse.Event) error {
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err = sse.Read(reading, sse.Alive(resp.Body, cancel), func(e sse.Event) error {
 		err := receive(c, e, f)
 		stopped = err != nil
 		return err
@@ -330,11 +332,7 @@ func watch[T any](ctx context.Context, c *Client, path string, f func(T) error) 
 // receive calls f with the T of an event, or returns the error that it is.
 func receive[T any](c *Client, e sse.Event, f func(T) error) error {
 	if e.Name == "error" {
-		var p problem.Problem
-		if err := json.Unmarshal(e.Data, &p); err != nil {
-			return decant.Errorf(decant.Internal, "cannot read an error of %s: %w", c.where, err)
-		}
-		return p.Unwrap()
+		return problem.Parse(e.Data)
 	}
 	var v T
 	if err := json.Unmarshal(e.Data, &v); err != nil {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -54,6 +55,9 @@ func Handle[I, O any](api huma.API, op huma.Operation, h func(context.Context, *
 // huma bounds only bodies that it decodes itself.
 const MaxJSON = 4 << 20
 
+// BodyTimeout is how long a body may take to arrive that is read as a whole.
+const BodyTimeout = time.Minute
+
 // HandleJSON registers an operation that decodes its body, a T as JSON, by
 // itself. The description shows T, but only decant's own checks judge it: they
 // say what to change.
@@ -61,6 +65,7 @@ func HandleJSON[T, I, O any](api huma.API, op huma.Operation, h func(context.Con
 	op.SkipValidateBody = true
 	op.RequestBody = &huma.RequestBody{Required: true}
 	op.MaxBodyBytes = cmp.Or(op.MaxBodyBytes, MaxJSON)
+	op.BodyReadTimeout = BodyTimeout
 	Handle(api, op, h)
 	schema := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, op.OperationID)
 	op.RequestBody.Content = map[string]*huma.MediaType{"application/json": {Schema: schema}}

@@ -11,9 +11,8 @@ import (
 	"github.com/decant-project/decant/internal/sse"
 )
 
-// pingEvery is how often a quiet stream shows that it lives. Readers give a
-// stream up after three times as long.
-const pingEvery = 10 * time.Second
+// pingEvery is how often a quiet stream shows that it lives.
+const pingEvery = sse.Silence / 3
 
 // ServeEvents answers a request with the server-sent events that f sends, each
 // a JSON value, until f returns. An error of f before its first event is the

@@ -197,6 +197,16 @@ func Read(resp *http.Response) error {
 	return newProblem(resp.StatusCode, CodeOf(resp.StatusCode), describe(resp, media, body), "").Unwrap()
 }
 
+// Parse returns the error that a problem document holds: one that came other
+// than as a response, in a stream of events.
+func Parse(data []byte) error {
+	var p Problem
+	if err := json.Unmarshal(data, &p); err != nil || p.Detail == "" {
+		return decant.Errorf(decant.Internal, "an error came that cannot be read: %.100q", data)
+	}
+	return p.received(http.StatusInternalServerError).Unwrap()
+}
+
 // received returns p with all in it bounded and known.
 func (p *Problem) received(status int) *Problem {
 	code := p.Code

@@ -24,6 +24,36 @@ const ContentType = "text/event-stream"
 // MaxEvent bounds an event, and each line of it, in bytes.
 const MaxEvent = 16 << 20
 
+// Silence is how long a stream that lives may be without a byte: who writes one
+// pings each third of it.
+const Silence = 30 * time.Second
+
+// Alive returns body as one that calls cancel when no byte comes for Silence;
+// that ends the request that body answers. Closing it calls cancel too.
+func Alive(body io.ReadCloser, cancel context.CancelFunc) io.ReadCloser {
+	return &watched{body: body, cancel: cancel, timer: time.AfterFunc(Silence, cancel)}
+}
+
+type watched struct {
+	body   io.ReadCloser
+	cancel context.CancelFunc
+	timer  *time.Timer
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.body.Read(p)
+	if n > 0 {
+		w.timer.Reset(Silence)
+	}
+	return n, err
+}
+
+func (w *watched) Close() error {
+	w.timer.Stop()
+	w.cancel()
+	return w.body.Close()
+}
+
 // Event is one event of a stream.
 type Event struct {
 	Name  string        // "message" where the sender gave none

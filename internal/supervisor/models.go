@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/api/device"
@@ -32,7 +33,7 @@ type models struct {
 	uploads *blobs.Store
 	open    func() (nn.Backend, error)
 
-	naming sync.Mutex // held while names and uploads change
+	naming sync.Mutex // held while names change
 
 	mu      sync.Mutex
 	backend nn.Backend // nil until the first model
@@ -47,7 +48,9 @@ func openModels(dir string, bound *blobs.Store, open func() (nn.Backend, error))
 	if err := os.MkdirAll(filepath.Join(dir, "names"), 0o700); err != nil {
 		return nil, decant.Errorf(decant.Internal, "cannot make the folder of models: %w", err)
 	}
-	return &models{dir: dir, blobs: bound, uploads: uploads, open: open}, nil
+	m := &models{dir: dir, blobs: bound, uploads: uploads, open: open}
+	_ = m.sweep() // the next start tries again
+	return m, nil
 }
 
 // start opens the backend at the first call.
@@ -145,8 +148,6 @@ func (m *models) put(ctx context.Context, name string, body io.Reader, want deca
 	if err := decant.CheckName("model", name); err != nil {
 		return device.Model{}, err
 	}
-	m.naming.Lock()
-	defer m.naming.Unlock()
 	if _, err := m.start(); err != nil {
 		return device.Model{}, err
 	}
@@ -162,16 +163,19 @@ func (m *models) put(ctx context.Context, name string, body io.Reader, want deca
 	if err != nil {
 		return device.Model{}, err
 	}
+	m.naming.Lock()
+	defer m.naming.Unlock()
+	old, _ := m.digestOf(name) // none, if it is new
 	model, err := m.load(ctx, m.uploads, d)
 	if err != nil {
-		m.sweep()
+		m.drop(d)
 		return device.Model{}, decant.Errorf(decant.CodeOf(err), "cannot load model %s: %w", name, err)
 	}
 	defer model.Close()
 	if err := WriteFile(m.nameFile(name), []byte(d)); err != nil {
 		return device.Model{}, err
 	}
-	m.sweep()
+	m.drop(old)
 	return device.Model{Name: name, Digest: d, Size: size, Inputs: model.Inputs(), Outputs: model.Outputs()}, nil
 }
 
@@ -213,38 +217,53 @@ func (m *models) names() ([]string, error) {
 
 // RemoveModel deletes an uploaded model.
 func (s *Supervisor) RemoveModel(name string) error {
-	s.models.naming.Lock()
-	defer s.models.naming.Unlock()
-	if _, err := s.models.digestOf(name); err != nil {
+	m := s.models
+	m.naming.Lock()
+	defer m.naming.Unlock()
+	d, err := m.digestOf(name)
+	if err != nil {
 		return err
 	}
-	if err := os.Remove(s.models.nameFile(name)); err != nil {
+	if err := os.Remove(m.nameFile(name)); err != nil {
 		return decant.Errorf(decant.Internal, "cannot remove model %s: %w", name, err)
 	}
-	s.models.sweep()
+	m.drop(d)
 	return nil
 }
 
-// sweep deletes the uploaded bytes that have no name; naming is held.
-func (m *models) sweep() {
-	keep := map[decant.Digest]bool{}
+// drop deletes uploaded bytes unless they have a name; naming is held.
+func (m *models) drop(d decant.Digest) {
+	if named, err := m.named(); err == nil && !named[d] && d != "" {
+		_ = m.uploads.Delete(d) // a sweep gets it
+	}
+}
+
+// sweep deletes the uploaded bytes without a name, which a process left that
+// died.
+func (m *models) sweep() error {
+	named, err := m.named()
+	if err != nil {
+		return err
+	}
+	_, err = m.uploads.Sweep(time.Now().Add(time.Second), func(d decant.Digest) bool { return named[d] })
+	return err
+}
+
+// named returns what names there are for.
+func (m *models) named() (map[decant.Digest]bool, error) {
 	names, err := m.names()
 	if err != nil {
-		return
+		return nil, err
 	}
+	named := map[decant.Digest]bool{}
 	for _, name := range names {
 		d, err := m.digestOf(name)
 		if err != nil {
-			return // rather keep too much
+			return nil, err // rather keep too much
 		}
-		keep[d] = true
+		named[d] = true
 	}
-	all, _ := m.uploads.List()
-	for _, d := range all {
-		if !keep[d] {
-			_ = m.uploads.Delete(d)
-		}
-	}
+	return named, nil
 }
 
 // OpenModel loads an uploaded model; the caller closes it.

@@ -21,7 +21,6 @@ import (
 
 // The pace of the conversation with an orchestrator.
 const (
-	silence      = 30 * time.Second       // a stream without a byte for so long is dead; pings come every 10 s
 	reportEvery  = 5 * time.Second        // keeps the device's lease alive
 	reportGather = 100 * time.Millisecond // what changes meanwhile is told at once
 	answerWithin = 10 * time.Second       // the beginning of an answer
@@ -154,11 +153,7 @@ func readDesiredEvent(e sse.Event) (*decant.Desired, error) {
 		}
 		return &d, nil
 	case "error":
-		var p problem.Problem
-		if err := json.Unmarshal(e.Data, &p); err != nil {
-			return nil, decant.Errorf(decant.Internal, "cannot read the orchestrator's error: %w", err)
-		}
-		return nil, p.Unwrap()
+		return nil, problem.Parse(e.Data)
 	}
 	return nil, nil
 }
@@ -303,7 +298,7 @@ func (c *connection) get(ctx context.Context, url, byteRange string) (io.ReadClo
 		resp.Body.Close()
 		return nil, decant.Errorf(decant.Unavailable, "the orchestrator answers %s", resp.Status)
 	}
-	return &watched{body: resp.Body, cancel: cancel, timer: time.AfterFunc(silence, cancel)}, nil
+	return sse.Alive(resp.Body, cancel), nil
 }
 
 // post sends in as JSON and reads the answer into out, unless out is nil.
@@ -348,25 +343,4 @@ func (c *connection) do(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return resp, nil
-}
-
-// watched is a body that ends when it is silent for too long.
-type watched struct {
-	body   io.ReadCloser
-	cancel context.CancelFunc
-	timer  *time.Timer
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.body.Read(p)
-	if n > 0 {
-		w.timer.Reset(silence)
-	}
-	return n, err
-}
-
-func (w *watched) Close() error {
-	w.timer.Stop()
-	w.cancel()
-	return w.body.Close()
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -156,15 +157,12 @@ func get[T any](a rest, path, id, summary string, f func() (T, error)) {
 	a.handle(op, func(http.ResponseWriter, *http.Request) (any, error) { return f() })
 }
 
-// Bounds of what is sent to a device, unless it is a model.
-const (
-	uploadTimeout = time.Minute
-	maxJSON       = 64 << 10
-)
+// maxJSON bounds what is sent to a device, unless it is a model or its input.
+const maxJSON = 64 << 10
 
 // readBody reads a request's whole body.
 func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(api.BodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, decant.Errorf(decant.Exhausted, "the request is larger than %s", decant.Bytes(most))
@@ -220,7 +218,7 @@ func (a rest) log(s Service) {
 		out := &textStream{w: w}
 		lines, err := api.QueryInt(r, "lines", defaultLines, maxLines)
 		if err == nil {
-			follow := r.URL.Query().Get("follow") == "true"
+			follow, _ := strconv.ParseBool(r.URL.Query().Get("follow"))
 			err = s.Log(r.Context(), r.PathValue("app"), r.PathValue("component"), lines, follow, out)
 		}
 		if err != nil && !out.begun {

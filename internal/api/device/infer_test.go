@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/api"
 	"github.com/decant-project/decant/internal/nn"
 	"github.com/decant-project/decant/internal/problem"
 	"github.com/decant-project/decant/internal/transport"
@@ -297,7 +298,7 @@ func TestSlowInference(t *testing.T) {
 			}
 			resp := roundTrip(t, f.handler(), func(w io.Writer) {
 				_, _ = io.WriteString(w, "POST /v1/models/m/infer HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\nx")
-				time.Sleep(uploadTimeout - 2*time.Second)
+				time.Sleep(api.BodyTimeout - 2*time.Second)
 				_, _ = io.WriteString(w, "y")
 			})
 			if got := decant.CodeOf(problem.Read(resp)); got != want {
@@ -315,7 +316,7 @@ func TestBodyThatNeverEnds(t *testing.T) {
 		resp := roundTrip(t, f.handler(), func(w io.Writer) {
 			_, _ = io.WriteString(w, "POST /v1/join-code HTTP/1.1\r\nHost: d\r\nContent-Length: 9\r\n\r\n{")
 		})
-		if err := problem.Read(resp); !errors.Is(err, decant.Unavailable) || time.Since(began) != uploadTimeout {
+		if err := problem.Read(resp); !errors.Is(err, decant.Unavailable) || time.Since(began) != api.BodyTimeout {
 			t.Errorf("%v after %s", err, time.Since(began))
 		}
 	})

@@ -17,14 +17,14 @@ func (a rest) models(s Service) {
 		Parameters:  []*huma.Param{api.Query("digest", "string", "sha256:...; the bytes must have it")},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{octets: {}}},
 		Responses:   a.doc.Answer("The model", Model{}),
-	}, func(_ http.ResponseWriter, r *http.Request) (any, error) {
+	}, func(w http.ResponseWriter, r *http.Request) (any, error) {
 		want := decant.Digest(r.URL.Query().Get("digest"))
 		if want != "" {
 			if err := want.Check(); err != nil {
 				return nil, err
 			}
 		}
-		return s.PutModel(r.Context(), r.PathValue("name"), r.Body, want)
+		return s.PutModel(r.Context(), r.PathValue("name"), api.Upload(w, r), want)
 	})
 	get(a, "/v1/models", "list-models", "The models that were put on the device", s.ListModels)
 	a.handle(huma.Operation{

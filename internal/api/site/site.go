@@ -125,7 +125,8 @@ type putBlobInput struct {
 
 // Resolve is called by huma before the operation.
 func (in *putBlobInput) Resolve(ctx huma.Context) []error {
-	in.body = ctx.BodyReader()
+	r, w := humago.Unwrap(ctx)
+	in.body = api.Upload(w, r)
 	return nil
 }
 
@@ -224,6 +225,7 @@ func registerCalls(a huma.API, s Service) {
 	}
 	invoke := op("POST", "/v1/apps/{name}/invoke", "invoke", "Call a component; the answer is what comes back along its links")
 	invoke.MaxBodyBytes = transport.MaxBody + 1 // huma refuses what reaches it
+	invoke.BodyReadTimeout = api.BodyTimeout
 	invoke.SkipValidateBody = true
 	invoke.RequestBody = &huma.RequestBody{}
 	invoke.Responses = map[string]*huma.Response{"200": {Description: "The answer", Content: map[string]*huma.MediaType{octets: {}}}}

@@ -12,8 +12,7 @@ import (
 	"github.com/decant-project/decant/internal/transport"
 )
 
-// uploadTimeout bounds how long a request's body may take to arrive, unless it
-// is small enough to come with its header.
+// uploadTimeout bounds how long a request's body may take to arrive.
 const (
 	uploadTimeout = 5 * time.Minute
 	smallBody     = 8 << 10
@@ -77,11 +76,10 @@ func call(h transport.Handler, w http.ResponseWriter, r *http.Request) (*transpo
 }
 
 func receive(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	// net/http takes the deadline back at the body's end; after a failure it must
+	// stay, or what is left of the body is waited for without one.
 	if r.ContentLength < 0 || r.ContentLength > smallBody {
-		ctrl := http.NewResponseController(w)
-		if ctrl.SetReadDeadline(time.Now().Add(uploadTimeout)) == nil {
-			defer func() { _ = ctrl.SetReadDeadline(time.Time{}) }()
-		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
 	}
 	body, err := readBody(r.Body, r.ContentLength)
 	switch {
