@@ -50,7 +50,7 @@ func TestApproval(t *testing.T) {
 	s := newSite(t)
 	s.startOrchestrator()
 	s.configure("lone-board", "")
-	s.restart("lone-board")
+	board := s.restart("lone-board")
 	s.until("the device was discovered", func() bool {
 		devices := query[[]decant.Device](s, "device", "ls")
 		// Devices of other tests on this network may be seen as well.
@@ -64,10 +64,24 @@ func TestApproval(t *testing.T) {
 	s.decant(nil, "device", "approve", "lone-board")
 	online, err := s.WaitOnline(s.ctx, 1)
 	s.must(err)
-	s.decant(nil, "device", "rm", online["lone-board"].ID)
+
+	// It is forgotten, runs nothing any more, and comes back with a new code only.
+	s.push("shout")
+	s.deploy("application: echo\ncomponents: {shout: {package: shout}}\n")
+	s.decant(nil, "device", "rm", "lone-board")
 	if _, err := s.Decant(s.ctx, nil, "device", "show", online["lone-board"].ID); err == nil {
 		t.Error("a removed device is still there")
 	}
+	s.until("the device runs nothing", func() bool {
+		list, _ := local(s, "lone-board")("GET", "/v1/instances", "", nil)
+		return strings.TrimSpace(string(list)) == "[]"
+	})
+	s.must(board.Stop())
+	code, err := s.JoinCode(s.ctx)
+	s.must(err)
+	_, err = s.StartDevice("lone-board", code)
+	s.must(err)
+	s.status("echo", decant.DeployRunning)
 }
 
 // TestForeignOrchestrator: a device of one site has nothing to do with the

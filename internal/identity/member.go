@@ -196,6 +196,11 @@ func (m *Member) renewOnce(ctx context.Context, renew func(context.Context, []by
 	if err != nil {
 		return err
 	}
+	return m.Take(cred)
+}
+
+// Take makes a fresh credential of the same site and machine the member's.
+func (m *Member) Take(cred Credential) error {
 	fresh, err := newMember(m.key, cred)
 	if err != nil {
 		return err

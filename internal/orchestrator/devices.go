@@ -207,15 +207,21 @@ func (o *Orchestrator) presenceChanged(ctx context.Context, id string, gone bool
 }
 
 // WatchDesired sends what a device shall run, now and whenever that changes,
-// until ctx ends or send fails.
+// until ctx ends or send fails. A device that is removed meanwhile shall run
+// nothing, and is then Denied.
 func (o *Orchestrator) WatchDesired(ctx context.Context, id string, send func(decant.Desired) error) error {
 	prefix := desiredPrefix + id + "/"
-	var watch <-chan state.Batch
+	var watch, record <-chan state.Batch
+	var desired decant.Desired
 	for {
 		if err := o.Joined(ctx, id); err != nil {
+			if watch != nil && errors.Is(err, decant.Denied) {
+				desired.Instances = []decant.InstanceSpec{}
+				err = errors.Join(send(desired), err)
+			}
 			return err
 		}
-		desired := decant.Desired{Device: id, Instances: []decant.InstanceSpec{}}
+		desired = decant.Desired{Device: id, Instances: []decant.InstanceSpec{}}
 		kvs, at, err := o.State.List(ctx, prefix, 0)
 		if err != nil {
 			return err
@@ -232,11 +238,16 @@ func (o *Orchestrator) WatchDesired(ctx context.Context, id string, send func(de
 			return err
 		}
 		if watch == nil {
-			watch = o.State.Watch(ctx, prefix, at)
+			watch, record = o.State.Watch(ctx, prefix, at), o.State.Watch(ctx, devicesPrefix+id, at)
 		}
 		// One look answers all the batches up to it.
 		for rev := int64(0); rev <= at; {
-			batch, ok := <-watch
+			var batch state.Batch
+			var ok bool
+			select {
+			case batch, ok = <-watch:
+			case batch, ok = <-record:
+			}
 			if !ok {
 				return ctx.Err()
 			}

@@ -151,6 +151,9 @@ func (o *Orchestrator) found(ctx context.Context, id string, addresses []string)
 	if info.ID != id {
 		return decant.Errorf(decant.Denied, "it says that it is %q", info.ID)
 	}
+	if info.Site != "" {
+		return nil // it is of a site: of ours it reports for itself, another's is not ours to take
+	}
 	info.Addresses, info.State = addresses, decant.DeviceState{}
 	if err := info.Check(); err != nil {
 		return err
@@ -189,7 +192,7 @@ func (o *Orchestrator) found(ctx context.Context, id string, addresses []string)
 	if err != nil {
 		return err
 	}
-	if old.rev == 0 && info.Site == "" {
+	if old.rev == 0 {
 		o.event(ctx, decant.Event{Kind: "device.known", Device: id, Message: fmt.Sprintf("device %s waits for approval: decant device approve %s", info.Name, info.Name)})
 	}
 	return nil

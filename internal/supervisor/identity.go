@@ -90,8 +90,11 @@ func (i *Identity) ToDevice(id string) *tls.Config {
 	}
 }
 
-// adopt makes a fresh credential the device's membership.
+// adopt makes a fresh credential the device's membership, or renews that.
 func (i *Identity) adopt(cred identity.Credential) error {
+	if m := i.member.Load(); m != nil {
+		return m.Take(cred)
+	}
 	m, err := identity.NewMember(i.file, i.key, cred)
 	if err != nil {
 		return err

@@ -25,7 +25,8 @@ type offer struct {
 }
 
 // join returns once the device is a member of a site. It asks with code, or
-// with one that comes over the network. Denied: code is no good. Conflict: the
+// with one that comes over the network. A member keeps code for the case that
+// its site does not know it any more. Denied: code is no good. Conflict: the
 // device is of another site than code.
 func (s *Supervisor) join(ctx context.Context, text string) error {
 	var try *offer
@@ -40,6 +41,9 @@ func (s *Supervisor) join(ctx context.Context, text string) error {
 		if try != nil && try.code.Pin != m.Pin() {
 			return decant.Errorf(decant.Conflict, "this device has joined site %s already, and the code is of another", m.Site()).
 				WithHelp("to leave the old site, delete the data folder %s", s.parts.Data)
+		}
+		if try != nil {
+			s.offers <- *try
 		}
 		return nil
 	}
@@ -65,6 +69,21 @@ func (s *Supervisor) join(ctx context.Context, text string) error {
 		try = nil
 	}
 	return nil
+}
+
+// joinAgain makes the device, which its site has forgotten, a member once more,
+// if it was started with a code that is good.
+func (s *Supervisor) joinAgain(ctx context.Context) bool {
+	select {
+	case o := <-s.offers:
+		if err := s.joinWith(ctx, o); err != nil {
+			s.log.Warn("the site does not know this device any more, and the join code is no good", "error", err)
+			return false
+		}
+		return ctx.Err() == nil
+	default:
+		return false
+	}
 }
 
 // joinWith asks until an orchestrator has answered. Without an error the device

@@ -89,6 +89,10 @@ func (c *connection) connect(ctx context.Context, pin string) {
 				wait, turn = pause.next(), turn-1 // the same one first
 			}
 			if errors.Is(err, decant.Denied) {
+				if c.s.joinAgain(ctx) {
+					pause.reset()
+					continue
+				}
 				wait = unknownPause
 			}
 			if _, ok := complaint.allow(); (ok || talked) && ctx.Err() == nil {
