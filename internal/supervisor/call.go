@@ -43,11 +43,14 @@ func (s *Supervisor) Call(ctx context.Context, req *transport.Request) (*transpo
 // deadline alone, so that no caller can make it lose its memory.
 func (in *instance) call(ctx context.Context, req *transport.Request) (*transport.Response, error) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(withSpan(ctx, req.TraceParent), in.deadline())
-	defer cancel()
 	guest, spec, err := in.take(ctx, req.Epoch)
 	if err != nil {
 		return nil, err
+	}
+	if len(spec.Links) > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(withSpan(ctx, req.TraceParent), began.Add(spec.Deadline.Or(defaultDeadline)))
+		defer cancel()
 	}
 	out, err := in.execute(ctx, guest, spec, req)
 	if err == nil && (req.Function == "" || req.Function == spec.Function) {
@@ -60,12 +63,6 @@ func (in *instance) call(ctx context.Context, req *transport.Request) (*transpor
 	return out, err
 }
 
-func (in *instance) deadline() time.Duration {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.spec.Deadline.Or(defaultDeadline)
-}
-
 // take waits for the guest's turn. Its errors mean that nothing was executed:
 // Exhausted when too many wait, else Unavailable.
 func (in *instance) take(ctx context.Context, epoch int64) (Guest, decant.InstanceSpec, error) {
@@ -74,6 +71,8 @@ func (in *instance) take(ctx context.Context, epoch int64) (Guest, decant.Instan
 		return nil, decant.InstanceSpec{}, err
 	}
 	if guest == nil {
+		ctx, cancel := context.WithTimeout(ctx, in.deadline())
+		defer cancel()
 		select {
 		case guest = <-in.slot:
 		case <-down:
@@ -88,6 +87,12 @@ func (in *instance) take(ctx context.Context, epoch int64) (Guest, decant.Instan
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return guest, in.spec, err // the spec of now: it may have changed while the call waited
+}
+
+func (in *instance) deadline() time.Duration {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.spec.Deadline.Or(defaultDeadline)
 }
 
 // enqueue returns the guest if it is free, and else counts the call among those
