@@ -54,6 +54,14 @@ func (e *Error) WithHelp(format string, args ...any) *Error {
 	return &c
 }
 
+// WithHelp returns err saying what to do, unless it says so already.
+func WithHelp(err error, format string, args ...any) error {
+	if e, ok := errors.AsType[*Error](err); ok && e.Help == "" {
+		return e.WithHelp(format, args...)
+	}
+	return err
+}
+
 func (e *Error) Error() string {
 	if e.Help == "" {
 		return e.Message

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"github.com/decant-project/decant/internal/api/device"
 	"github.com/decant-project/decant/internal/blobs"
 	"github.com/decant-project/decant/internal/discovery"
+	"github.com/decant-project/decant/internal/listen"
 	"github.com/decant-project/decant/internal/supervisor"
 	"github.com/decant-project/decant/internal/supervisor/guesthost"
 	httptransport "github.com/decant-project/decant/internal/transport/http"
@@ -63,8 +62,8 @@ func open(ctx context.Context, config supervisor.Config, data string, log *slog.
 	if p.guests, err = guesthost.New(ctx, filepath.Join(data, "cache"), config.Engine == "interpreter"); err != nil {
 		return nil, err
 	}
-	if p.listener, err = listen(ctx, config.Listen, filepath.Join(data, "port")); err != nil {
-		return nil, err
+	if p.listener, err = listen.Port(ctx, config.Listen, filepath.Join(data, "port")); err != nil {
+		return nil, decant.WithHelp(err, "set listen in device.yaml, such as \":0\" for any free port")
 	}
 	p.caller = httptransport.NewCaller(identity.ToDevice)
 	parts := supervisor.Parts{
@@ -83,8 +82,8 @@ func open(ctx context.Context, config supervisor.Config, data string, log *slog.
 	if p.supervisor, err = supervisor.New(config, parts); err != nil {
 		return nil, err
 	}
-	if p.socket, err = listenLocally(ctx, filepath.Join(data, socketName)); err != nil {
-		return nil, err
+	if p.socket, err = listen.Socket(ctx, filepath.Join(data, socketName)); err != nil {
+		return nil, decant.WithHelp(err, "a socket's path is short: choose another --data")
 	}
 	p.server = newServer(device.Handler(p.supervisor, version, identity.PeerOf), log)
 	p.server.TLSConfig = identity.ServerTLS()
@@ -157,50 +156,3 @@ func (p *program) close() error {
 
 // socketName is the socket of the device's own user, in the data folder.
 const socketName = "device.sock"
-
-// listenLocally opens the socket that only its owner may open. The data folder
-// is ours alone, so what a dead process left there may go.
-func listenLocally(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, decant.Errorf(decant.Internal, "cannot take over the socket: %w", err)
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, decant.Errorf(decant.Invalid, "cannot listen at the socket: %w", err).WithHelp("a socket's path is short: choose another --data")
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return nil, decant.Errorf(decant.Internal, "cannot keep the socket to its owner: %w", err)
-	}
-	return l, nil
-}
-
-// listen opens the device's own address. A port that the system chose is kept
-// in file, so that routes to this device stay true when it starts again.
-func listen(ctx context.Context, address, file string) (net.Listener, error) {
-	var lc net.ListenConfig
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, decant.Errorf(decant.Invalid, "listen %q: write it as host:port", address)
-	}
-	if port == "0" {
-		if kept, err := os.ReadFile(file); err == nil {
-			if l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, strings.TrimSpace(string(kept)))); err == nil {
-				return l, nil
-			}
-		}
-	}
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, decant.Errorf(decant.Invalid, "cannot listen: %w", err).WithHelp("set listen in device.yaml, such as \":0\" for any free port")
-	}
-	if port == "0" {
-		chosen := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-		if err := supervisor.WriteFile(file, []byte(chosen)); err != nil {
-			l.Close()
-			return nil, err
-		}
-	}
-	return l, nil
-}

@@ -8,13 +8,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,7 +24,9 @@ import (
 	"github.com/decant-project/decant/internal/api/site"
 	"github.com/decant-project/decant/internal/blobs"
 	"github.com/decant-project/decant/internal/discovery"
+	"github.com/decant-project/decant/internal/durable"
 	"github.com/decant-project/decant/internal/identity"
+	"github.com/decant-project/decant/internal/listen"
 	"github.com/decant-project/decant/internal/orchestrator"
 	"github.com/decant-project/decant/internal/packages"
 	"github.com/decant-project/decant/internal/problem"
@@ -110,9 +110,9 @@ func up(ctx context.Context, f upFlags, stderr writerFunc) error {
 	if err != nil {
 		return err
 	}
-	devices, err := listenKept(ctx, f.listen, filepath.Join(f.dir, "port"))
+	devices, err := listen.Port(ctx, f.listen, filepath.Join(f.dir, "port"))
 	if err != nil {
-		return err
+		return decant.WithHelp(err, "choose another port with --listen")
 	}
 	defer devices.Close()
 	users, token, err := listenUsers(ctx, f)
@@ -129,7 +129,7 @@ func up(ctx context.Context, f upFlags, stderr writerFunc) error {
 	config := orchestrator.Config{
 		State: st, Packages: packages.New(st, bl, inspector{host}), Blobs: bl, Authority: authority,
 		Devices: deviceclient.New(member), Caller: caller, Version: version, Log: log,
-		Addresses: func() []string { return localAddresses(devices.Addr()) },
+		Addresses: func() []string { return listen.Addresses(devices.Addr()) },
 	}
 	if f.multicast {
 		config.Discovery = discovery.MDNS{}
@@ -226,53 +226,21 @@ func advertise(ctx context.Context, d discovery.Discoverer, m *identity.Member, 
 	}
 }
 
-// listenKept listens at address. A port that was picked once, for port 0, is
-// kept in file: devices come back to it.
-func listenKept(ctx context.Context, address, file string) (net.Listener, error) {
-	var lc net.ListenConfig
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, decant.Errorf(decant.Invalid, "cannot listen at %q: write it as host:port or :port", address)
-	}
-	if kept, err := os.ReadFile(file); err == nil && len(kept) > 0 && port == "0" {
-		if l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, strings.TrimSpace(string(kept)))); err == nil {
-			return l, nil
-		}
-	}
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, decant.Errorf(decant.Unavailable, "cannot listen for devices: %w", err).WithHelp("choose another port with --listen")
-	}
-	if port == "0" {
-		if err := os.WriteFile(file, []byte(strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), 0o600); err != nil {
-			return nil, errors.Join(err, l.Close())
-		}
-	}
-	return l, nil
-}
-
 // listenUsers listens where users ask: at a socket that only its owner may
 // open, and, unless it is off, on the network, where a token is asked for.
 func listenUsers(ctx context.Context, f upFlags) (listeners []net.Listener, token string, err error) {
-	var lc net.ListenConfig
-	socket := filepath.Join(f.dir, socketName)
-	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, "", decant.Errorf(decant.Internal, "cannot take over the socket: %w", err)
-	}
-	l, err := lc.Listen(ctx, "unix", socket)
+	l, err := listen.Socket(ctx, filepath.Join(f.dir, socketName))
 	if err != nil {
-		return nil, "", decant.Errorf(decant.Invalid, "cannot listen at the socket: %w", err).WithHelp("a socket's path is short: choose another --dir")
+		return nil, "", decant.WithHelp(err, "a socket's path is short: choose another --dir")
 	}
 	listeners = append(listeners, l)
-	if err := os.Chmod(socket, 0o600); err != nil {
-		return listeners, "", err
-	}
 	if f.api == "off" {
 		return listeners, "", nil
 	}
 	if token, err = openToken(filepath.Join(f.dir, tokenName)); err != nil {
 		return listeners, "", err
 	}
+	var lc net.ListenConfig
 	l, err = lc.Listen(ctx, "tcp", f.api)
 	if err != nil {
 		return listeners, "", decant.Errorf(decant.Unavailable, "cannot listen for users: %w", err).WithHelp("choose another address with --api, or --api off")
@@ -289,7 +257,7 @@ func openToken(file string) (string, error) {
 	raw := make([]byte, 32)
 	_, _ = rand.Read(raw) // never fails
 	token := hex.EncodeToString(raw)
-	return token, os.WriteFile(file, []byte(token), 0o600)
+	return token, durable.WriteFile(file, []byte(token))
 }
 
 // requireToken lets requests through that carry the token. Only what the API
@@ -343,33 +311,6 @@ func (s *server) run(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("the server at %s failed: %w", s.listener.Addr(), err)
-}
-
-// localAddresses returns the host:port of each address of this machine that a
-// listener is reachable at.
-func localAddresses(listening net.Addr) []string {
-	at, ok := listening.(*net.TCPAddr)
-	if !ok {
-		return nil
-	}
-	if !at.IP.IsUnspecified() {
-		return []string{at.String()}
-	}
-	addrs, _ := net.InterfaceAddrs()
-	var out, loopback []string
-	for _, a := range addrs {
-		n, ok := a.(*net.IPNet)
-		if !ok || n.IP.IsLinkLocalUnicast() {
-			continue
-		}
-		text := net.JoinHostPort(n.IP.String(), strconv.Itoa(at.Port))
-		if n.IP.IsLoopback() {
-			loopback = append(loopback, text)
-		} else {
-			out = append(out, text)
-		}
-	}
-	return append(out, loopback...)
 }
 
 func closeAll(log *slog.Logger, what string, f func() error) {

@@ -151,10 +151,10 @@ func (g *getter) classifier(ctx context.Context) error {
 	return help(g.Get(ctx, photographs, under(data, "images")), way)
 }
 
-// help adds the way out to an error that has one.
+// help adds the way out to what could not be got.
 func help(err error, way string) error {
-	if e, ok := errors.AsType[*decant.Error](err); ok && e.Code == decant.Unavailable {
-		return e.WithHelp("%s", way)
+	if errors.Is(err, decant.Unavailable) {
+		return decant.WithHelp(err, "%s", way)
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/durable"
 )
 
 // Store is a folder of blobs. It is safe for concurrent use, in one process.
@@ -148,20 +149,12 @@ func (s *Store) place(f *os.File, d decant.Digest) error {
 		err = os.Rename(f.Name(), s.path(d))
 	}
 	if err == nil {
-		err = syncDir(s.blobs())
+		err = durable.SyncDir(s.blobs())
 	}
 	if err != nil {
 		return fault("store a blob", err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Delete removes a blob; one that is not here is fine.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/durable"
 )
 
 // holds reports whether path holds file, by its digest.
@@ -84,16 +85,7 @@ func write(path string, r io.Reader, check func() error) (err error) {
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return fault(err)
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fault(err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
+	if err := durable.SyncDir(filepath.Dir(path)); err != nil {
 		return fault(err)
 	}
 	return nil

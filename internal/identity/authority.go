@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/durable"
 )
 
 // Lifetimes. A certificate begins an hour early, for clocks that are behind.
@@ -93,7 +94,7 @@ func newAuthority(keyFile, certFile, site string) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(certFile, encodeCertificates(cert)); err != nil {
+	if err := durable.WriteFile(certFile, encodeCertificates(cert)); err != nil {
 		return nil, err
 	}
 	return &Authority{site: site, key: key, cert: cert}, nil

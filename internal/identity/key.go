@@ -19,9 +19,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/durable"
 )
 
 // lower32 is base32 (RFC 4648) in lower case, without padding: fit for names.
@@ -74,42 +74,9 @@ func newKey(file string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return key, durable.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 func damaged(file string) *decant.Error {
 	return decant.Errorf(decant.Corrupt, "%s is damaged", file)
-}
-
-// writeFile replaces a file so that a loss of power leaves the old or the new
-// one whole. Only its owner may read it.
-func writeFile(file string, data []byte) error {
-	if err := replaceFile(file, data); err != nil {
-		return decant.Errorf(decant.Internal, "cannot write %s: %w", file, err)
-	}
-	return nil
-}
-
-func replaceFile(file string, data []byte) error {
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	// Always the same name: what a crash leaves behind is written over.
-	tmp, err := os.OpenFile(file+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), file); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/durable"
 )
 
 // Credential is a certificate with what it takes to check others.
@@ -108,7 +109,7 @@ func (m *Member) keep(cred Credential) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(m.file, data)
+	return durable.WriteFile(m.file, data)
 }
 
 // Site returns the name of the member's site.

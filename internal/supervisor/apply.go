@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/durable"
 )
 
 // sweepEvery is how often blobs that nothing names any more are deleted.
@@ -249,5 +250,5 @@ func writeDesired(path string, d decant.Desired) error {
 	if err != nil {
 		return decant.Errorf(decant.Internal, "cannot write what the device shall run: %w", err)
 	}
-	return WriteFile(path, data)
+	return durable.WriteFile(path, data)
 }

@@ -2,20 +2,16 @@ package supervisor
 
 import (
 	"maps"
-	"net"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/api/device"
+	"github.com/decant-project/decant/internal/listen"
 	"github.com/decant-project/decant/internal/machine"
 	"github.com/decant-project/decant/internal/peripheral"
 )
-
-// maxAddresses bounds what a device says of where it is reached.
-const maxAddresses = 8
 
 // Info returns what the device is and how it is doing.
 func (s *Supervisor) Info() decant.DeviceInfo {
@@ -25,7 +21,7 @@ func (s *Supervisor) Info() decant.DeviceInfo {
 		Site:         s.parts.Identity.Site(),
 		Version:      s.parts.Version,
 		Labels:       s.config.Labels,
-		Addresses:    addresses(s.parts.Listen),
+		Addresses:    listen.Addresses(s.parts.Listen),
 		Capabilities: s.caps,
 		State:        machine.State(),
 	}
@@ -69,38 +65,6 @@ func (s *Supervisor) openPeripheral(need string) (peripheral.Peripheral, error) 
 		return nil, decant.Errorf(decant.CodeOf(err), "cannot open peripheral %s: %w", found.Name, err)
 	}
 	return p, nil
-}
-
-// addresses returns where others reach what listens on listen: its own host, or
-// all of the machine's, those that reach farthest first. The loopback is named
-// only where there is nothing else.
-func addresses(listen net.Addr) []string {
-	tcp, ok := listen.(*net.TCPAddr)
-	if !ok {
-		return nil
-	}
-	if !tcp.IP.IsUnspecified() {
-		return []string{tcp.String()}
-	}
-	var v4, v6 []string
-	all, _ := net.InterfaceAddrs()
-	for _, a := range all {
-		ip, ok := a.(*net.IPNet)
-		if !ok || !ip.IP.IsGlobalUnicast() {
-			continue
-		}
-		at := net.JoinHostPort(ip.IP.String(), strconv.Itoa(tcp.Port))
-		if ip.IP.To4() != nil {
-			v4 = append(v4, at)
-		} else {
-			v6 = append(v6, at)
-		}
-	}
-	found := slices.Concat(v4, v6)
-	if len(found) == 0 {
-		return []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))}
-	}
-	return found[:min(len(found), maxAddresses)]
 }
 
 // hostName returns the machine's name as a device name.

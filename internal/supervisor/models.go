@@ -15,6 +15,7 @@ import (
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/api/device"
 	"github.com/decant-project/decant/internal/blobs"
+	"github.com/decant-project/decant/internal/durable"
 	"github.com/decant-project/decant/internal/nn"
 )
 
@@ -172,7 +173,7 @@ func (m *models) put(ctx context.Context, name string, body io.Reader, want deca
 		return device.Model{}, decant.Errorf(decant.CodeOf(err), "cannot load model %s: %w", name, err)
 	}
 	defer model.Close()
-	if err := WriteFile(m.nameFile(name), []byte(d)); err != nil {
+	if err := durable.WriteFile(m.nameFile(name), []byte(d)); err != nil {
 		return device.Model{}, err
 	}
 	m.drop(old)
