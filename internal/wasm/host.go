@@ -25,6 +25,7 @@ type Config struct {
 	CacheDir    string       // keeps compiled code; "" is none. It holds machine code: nobody else may write there.
 	Interpreter bool         // run without a compiler
 	Modules     []HostModule // what guests may import besides WASI
+	Limits      Limits       // of modules; the zero value is DefaultLimits
 }
 
 // HostModule adds a module that guests may import to r. What it keeps for each
@@ -36,6 +37,7 @@ type Host struct {
 	runtime wazero.Runtime
 	cache   wazero.CompilationCache
 	engine  string
+	limits  Limits
 }
 
 // New makes a host.
@@ -50,7 +52,10 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	// replace it: a count of fuel, injected into modules before they are
 	// compiled.
 	config = config.WithCloseOnContextDone(true)
-	h := &Host{engine: engine}
+	h := &Host{engine: engine, limits: c.Limits}
+	if h.limits == (Limits{}) {
+		h.limits = DefaultLimits
+	}
 	if c.CacheDir != "" {
 		var err error
 		if h.cache, err = wazero.NewCompilationCacheWithDir(c.CacheDir); err != nil {
@@ -100,10 +105,13 @@ func (h *Host) Close() error {
 const largeModule = 1 << 20
 
 // Compile makes a module of a binary. Invalid: it is not WebAssembly, or
-// damaged, or imports what this host does not offer.
+// damaged, or beyond the limits, or imports what this host does not offer.
 func (h *Host) Compile(ctx context.Context, binary []byte) (*Module, error) {
 	if !strings.HasPrefix(string(binary[:min(len(binary), 4)]), "\x00asm") {
 		return nil, decant.Errorf(decant.Invalid, "this is not a WebAssembly module: it does not begin with \\0asm")
+	}
+	if err := check(binary, h.limits); err != nil {
+		return nil, err
 	}
 	compiled, err := h.runtime.CompileModule(ctx, binary)
 	if err != nil {

@@ -1,0 +1,202 @@
+package wasm
+
+import (
+	"math"
+
+	"github.com/decant-project/decant"
+)
+
+// reader reads a module's binary (WebAssembly 2.0, chapter 5). Once something
+// cannot be read it stays at its first error and reads zeros.
+type reader struct {
+	b   []byte
+	at  int // in b
+	off int // of b in the module, for messages
+	err error
+}
+
+// fail keeps the first error.
+func (r *reader) fail(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+	r.at = len(r.b)
+}
+
+func (r *reader) damaged() {
+	r.fail(decant.Errorf(decant.Invalid, "the module is damaged, or cut short, at byte %d", r.off+r.at))
+}
+
+func (r *reader) done() bool { return r.at >= len(r.b) }
+
+func (r *reader) byte() byte {
+	if r.done() {
+		r.damaged()
+		return 0
+	}
+	r.at++
+	return r.b[r.at-1]
+}
+
+// take returns the next n bytes as a reader of their own.
+func (r *reader) take(n uint32) *reader {
+	if int64(n) > int64(len(r.b)-r.at) {
+		r.damaged()
+		n = 0
+	}
+	part := &reader{b: r.b[r.at : r.at+int(n)], off: r.off + r.at, err: r.err}
+	r.at += int(n)
+	return part
+}
+
+func (r *reader) skip(n uint32) { r.take(n) }
+
+// leb reads a LEB128 number of at most bits bits, without its sign: what is
+// needed of signed ones is their length.
+func (r *reader) leb(bits int) uint64 {
+	var v uint64
+	for shift := 0; shift < (bits+6)/7*7; shift += 7 {
+		b := r.byte()
+		v |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return v
+		}
+	}
+	r.damaged()
+	return 0
+}
+
+func (r *reader) u32() uint32 {
+	v := r.leb(32)
+	if v > math.MaxUint32 {
+		r.damaged()
+		return 0
+	}
+	return uint32(v)
+}
+
+// name reads a name.
+func (r *reader) name() string { return string(r.take(r.u32()).b) }
+
+// each reads a vector: its length, then f for each element.
+func (r *reader) each(f func(i uint32)) {
+	for i, n := uint32(0), r.u32(); i < n && r.err == nil; i++ {
+		f(i)
+	}
+}
+
+// limits reads the size of a table or a memory, and returns the least.
+func (r *reader) limits() (least uint32) {
+	flag := r.byte()
+	least = r.u32()
+	if flag&1 != 0 {
+		r.u32()
+	}
+	return least
+}
+
+// instruction is an instruction, without most of its immediates.
+type instruction struct {
+	at      int // of its first byte, in the module
+	op      byte
+	sub     uint32 // of the prefixes 0xfc and 0xfd
+	targets uint32 // of br_table, the default included
+}
+
+// Opcodes that say something of a function's shape.
+const (
+	opBlock   = 0x02
+	opLoop    = 0x03
+	opIf      = 0x04
+	opElse    = 0x05
+	opEnd     = 0x0b
+	opBrTable = 0x0e
+	opMisc    = 0xfc
+	opVector  = 0xfd
+)
+
+// instruction reads the next instruction of a function or a constant
+// expression.
+func (r *reader) instruction() instruction {
+	i := instruction{at: r.off + r.at, op: r.byte()}
+	switch op := i.op; {
+	case op == opBlock || op == opLoop || op == opIf:
+		r.leb(33) // the block's type
+	case op <= 0x01 || op == opElse || op == opEnd || op == 0x0f, // unreachable, nop, return
+		op == 0x1a || op == 0x1b, // drop, select
+		op >= 0x45 && op <= 0xc4, // comparisons, arithmetic, conversions
+		op == 0xd1:               // ref.is_null
+	case op == 0x0c || op == 0x0d, op == 0x10, // br, br_if, call
+		op >= 0x20 && op <= 0x26, // locals, globals, tables
+		op == 0x3f || op == 0x40, // memory.size, memory.grow
+		op == 0x41, op == 0xd2:   // i32.const, ref.func
+		r.leb(32)
+	case op == opBrTable:
+		r.each(func(uint32) { r.u32(); i.targets++ })
+		r.u32()
+		i.targets++
+	case op == 0x11, op >= 0x28 && op <= 0x3e: // call_indirect, loads, stores
+		r.u32()
+		r.u32()
+	case op == 0x1c: // select with types
+		r.each(func(uint32) { r.byte() })
+	case op == 0x42: // i64.const
+		r.leb(64)
+	case op == 0x43: // f32.const
+		r.skip(4)
+	case op == 0x44: // f64.const
+		r.skip(8)
+	case op == 0xd0: // ref.null
+		r.leb(33)
+	case op == opMisc:
+		i.sub = r.u32()
+		r.misc(i)
+	case op == opVector:
+		i.sub = r.u32()
+		r.vector(i)
+	default:
+		r.unknown(i)
+	}
+	return i
+}
+
+// misc reads the immediates of what comes after 0xfc.
+func (r *reader) misc(i instruction) {
+	switch {
+	case i.sub <= 7: // saturating conversions
+	case i.sub == 9, i.sub == 11, i.sub == 13, i.sub >= 15 && i.sub <= 17: // data.drop, memory.fill, elem.drop, table.grow, size, fill
+		r.u32()
+	case i.sub == 8, i.sub == 10, i.sub == 12, i.sub == 14: // memory.init, memory.copy, table.init, table.copy
+		r.u32()
+		r.u32()
+	default:
+		r.unknown(i)
+	}
+}
+
+// vector reads the immediates of what comes after 0xfd.
+func (r *reader) vector(i instruction) {
+	switch {
+	case i.sub <= 11, i.sub == 92 || i.sub == 93: // loads, the store
+		r.u32()
+		r.u32()
+	case i.sub == 12 || i.sub == 13: // v128.const, shuffle
+		r.skip(16)
+	case i.sub >= 21 && i.sub <= 34: // lanes
+		r.byte()
+	case i.sub >= 84 && i.sub <= 91: // loads and stores of a lane
+		r.u32()
+		r.u32()
+		r.byte()
+	case i.sub > 255:
+		r.unknown(i)
+	}
+}
+
+func (r *reader) unknown(i instruction) {
+	what := decant.Errorf(decant.Invalid, "the instruction %#02x at byte %d is not of WebAssembly 2.0", i.op, i.at)
+	if i.op == opMisc || i.op == opVector {
+		what = decant.Errorf(decant.Invalid, "the instruction %#02x %d at byte %d is not of WebAssembly 2.0", i.op, i.sub, i.at)
+	}
+	r.fail(what.WithHelp("build the module without threads, exceptions, tail calls, garbage collection and relaxed SIMD"))
+}
