@@ -12,6 +12,7 @@ import (
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/nn"
+	"github.com/decant-project/decant/internal/nn/onnx"
 )
 
 // Version returns the version of the library at path, which it loads into this
@@ -80,6 +81,9 @@ func (b *Backend) Load(ctx context.Context, model []byte) (nn.Model, error) {
 	}
 	if len(model) == 0 {
 		return nil, decant.Errorf(decant.Invalid, "the model is empty")
+	}
+	if err := onnx.Check(model); err != nil {
+		return nil, err
 	}
 	m := &session{b: b}
 	var options uintptr
