@@ -97,7 +97,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(p.run(ctx, f.join), p.close())
+	err = p.run(ctx, f.join)
+	if errors.Is(err, supervisor.ErrStuck) {
+		return err
+	}
+	return errors.Join(err, p.close())
 }
 
 func parse(args []string) (flags, error) {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -75,6 +76,10 @@ func newFakeHost() *fakeHost {
 			sleep(ctx, time.Second)
 			return in, ctx.Err()
 		},
+		"deaf": func(ctx context.Context, _ *fakeGuest, _ string, in []byte) ([]byte, error) { // to its end
+			sleep(context.WithoutCancel(ctx), time.Hour)
+			return in, nil
+		},
 		"link": func(ctx context.Context, g *fakeGuest, _ string, in []byte) ([]byte, error) {
 			return g.config.Link(ctx, "other", in)
 		},
@@ -114,8 +119,12 @@ func (h *fakeHost) Compile(_ context.Context, wasm []byte) (Module, error) {
 	return &fakeModule{h, string(wasm)}, nil
 }
 
-func (m *fakeModule) Start(_ context.Context, c GuestConfig) (Guest, error) {
+func (m *fakeModule) Start(ctx context.Context, c GuestConfig) (Guest, error) {
 	name, _, _ := strings.Cut(m.name, " ")
+	if name == "never" { // it initializes itself for ever
+		<-ctx.Done()
+		return nil, decant.Errorf(decant.Deadline, "not initialized in time")
+	}
 	if err := m.host.failOnce("start " + name); err != nil {
 		return nil, err
 	}
@@ -227,6 +236,7 @@ type testDevice struct {
 	mic    *fakeDevice
 	blobs  *blobs.Store
 	stop   func()
+	ends   error // what Run shall return
 }
 
 func newDevice(t *testing.T) *testDevice {
@@ -276,8 +286,8 @@ func newDeviceIn(t *testing.T, data string) *testDevice {
 	go func() { ended <- d.Run(ctx, "") }()
 	d.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
+		if err := <-ended; !errors.Is(err, d.ends) {
+			t.Errorf("ended with %v, want %v", err, d.ends)
 		}
 		must(t, d.Close())
 	})

@@ -197,6 +197,45 @@ func TestUpdateLosesNoCall(t *testing.T) {
 	})
 }
 
+// TestUpdateThatNeverStarts: a new version that initializes itself for ever does
+// not take the old one down.
+func TestUpdateThatNeverStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t)
+		d.desire(d.spec("a", "echo"))
+		d.desire(d.spec("a", "never", func(s *decant.InstanceSpec) { s.Revision = 2 }))
+		began := time.Now()
+		if got, err := d.invoke("a", "", "hi"); got != "hi" || err != nil || time.Since(began) > startDeadline {
+			t.Errorf("answer %q, %v after %s", got, err, time.Since(began))
+		}
+		synctest.Wait()
+		if err := d.status("a").Error; err == nil || err.Code != decant.Deadline {
+			t.Errorf("its error is %v", err)
+		}
+	})
+}
+
+// TestCallThatDoesNotEnd: a call that cannot be ended does not keep the process.
+func TestCallThatDoesNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t)
+		d.ends = ErrStuck
+		d.desire(d.spec("a", "deaf"))
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			_, _ = d.invoke("a", "", "hi")
+		}()
+		synctest.Wait()
+		began := time.Now()
+		d.stop()
+		if took := time.Since(began); took != 2*grace {
+			t.Errorf("stopped after %s", took)
+		}
+		<-answered // a process would have gone
+	})
+}
+
 func TestFailedUpdateLeavesTheOldOneServing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDevice(t)

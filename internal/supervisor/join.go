@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/decant-project/decant"
@@ -58,7 +59,7 @@ func (s *Supervisor) join(ctx context.Context, text string) error {
 				return nil
 			}
 		}
-		err := s.joinWith(ctx, *try)
+		err := s.joinOnce(ctx, *try)
 		switch {
 		case err == nil:
 			return nil
@@ -84,6 +85,24 @@ func (s *Supervisor) joinAgain(ctx context.Context) bool {
 	default:
 		return false
 	}
+}
+
+// offerPatience is how long a code that came over the network is tried: anybody
+// can send one.
+const offerPatience = 30 * time.Second
+
+// joinOnce tries a code, one that came over the network not for ever.
+func (s *Supervisor) joinOnce(ctx context.Context, o offer) error {
+	if o.own {
+		return s.joinWith(ctx, o)
+	}
+	trying, cancel := context.WithTimeout(ctx, offerPatience)
+	defer cancel()
+	err := s.joinWith(trying, o)
+	if err == nil && trying.Err() != nil && ctx.Err() == nil {
+		return decant.Errorf(decant.Unavailable, "no orchestrator answered at %s", strings.Join(o.addresses, ", "))
+	}
+	return err
 }
 
 // joinWith asks until an orchestrator has answered. Without an error the device
@@ -136,10 +155,15 @@ func (s *Supervisor) Offer(code string, addresses []string) error {
 			return decant.Errorf(decant.Invalid, "address %.80q: write it as host:port", a)
 		}
 	}
-	select {
-	case s.offers <- offer{code: parsed, addresses: addresses}:
-		return nil
-	default:
-		return decant.Errorf(decant.Exhausted, "this device is trying another join code")
+	for {
+		select {
+		case s.offers <- offer{code: parsed, addresses: addresses}:
+			return nil
+		default:
+		}
+		select {
+		case <-s.offers: // the newest counts
+		default:
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -117,6 +118,7 @@ func (m *models) fromBytes(ctx context.Context, data []byte) (nn.Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	data = slices.Clone(data) // the guest may change its own while others load it
 	return cache.Open(ctx, string(decant.DigestOf(data)), func(context.Context) ([]byte, error) { return data, nil })
 }
 

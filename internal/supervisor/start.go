@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/peripheral"
@@ -104,7 +105,13 @@ func (in *instance) swap(ctx context.Context, next *running, want decant.Instanc
 	return nil
 }
 
+// startDeadline bounds how long a guest may take to initialize itself: calls of
+// the one it replaces wait meanwhile.
+const startDeadline = 30 * time.Second
+
 func (in *instance) start(ctx context.Context, r *running) (Guest, error) {
+	ctx, cancel := context.WithTimeout(ctx, startDeadline)
+	defer cancel()
 	state := in.sup.statePath(in.key)
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, decant.Errorf(decant.Internal, "cannot make the instance's state folder: %w", err)

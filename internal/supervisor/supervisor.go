@@ -29,8 +29,13 @@ import (
 	"github.com/decant-project/decant/internal/transport"
 )
 
-// grace is how long calls may still take once the supervisor shall stop.
+// grace is how long calls may still take once the supervisor shall stop, and
+// then how long they may take to end when they are ended.
 const grace = 5 * time.Second
+
+// ErrStuck says that something did not end although it was ended: a process has
+// to go without closing anything.
+var ErrStuck = decant.Errorf(decant.Internal, "a call did not end; the process goes all the same")
 
 // Parts are what a supervisor is put together from.
 type Parts struct {
@@ -104,7 +109,8 @@ func New(config Config, parts Parts) (*Supervisor, error) {
 
 // Run runs what was desired last, joins with code if the device has not joined
 // (an empty code waits for an approval), and follows its orchestrator until ctx
-// ends. It returns once all has stopped. Denied: the code is no good.
+// ends. It returns once all has stopped. Denied: the code is no good. ErrStuck:
+// something would not stop.
 func (s *Supervisor) Run(ctx context.Context, code string) error {
 	s.sweepFolders()
 	s.mu.Lock()
@@ -129,7 +135,18 @@ func (s *Supervisor) Run(ctx context.Context, code string) error {
 	stop()
 	stopInstances()
 	late := time.AfterFunc(grace, s.killNow)
-	s.workers.Wait()
+	ended := make(chan struct{})
+	go func() {
+		s.workers.Wait()
+		close(ended)
+	}()
+	tooLate := time.NewTimer(2 * grace)
+	select {
+	case <-ended:
+	case <-tooLate.C:
+		return ErrStuck
+	}
+	tooLate.Stop()
 	late.Stop()
 	s.site.lastReport()
 	tasks.Wait()

@@ -223,12 +223,16 @@ func (c *call) setInput(a []uint32) errno {
 	if !ok {
 		return c.badPointer("the tensor", a[2])
 	}
-	t, err := readTensor(c.memory, record, x.model.Inputs()[a[1]].Type, x.inputs[a[1]].Data)
+	t, err := readTensor(c.memory, record, x.model.Inputs()[a[1]], x.inputs[a[1]].Data)
 	if err != nil {
 		c.why = err
 		return invalidArgument
 	}
 	x.inputs[a[1]] = t
+	if c.s.held() > maxHeld {
+		x.inputs[a[1]] = nn.Tensor{}
+		return c.fail(runtimeError, "the tensors of all execution contexts have more than %s", decant.Bytes(maxHeld))
+	}
 	return success
 }
 
@@ -244,6 +248,10 @@ func (c *call) compute(a []uint32) errno {
 		return runtimeError
 	}
 	x.outputs = outputs
+	if c.s.held() > maxHeld {
+		x.outputs = nil
+		return c.fail(runtimeError, "the tensors of all execution contexts have more than %s", decant.Bytes(maxHeld))
+	}
 	return success
 }
 

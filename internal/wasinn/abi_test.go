@@ -159,9 +159,55 @@ func FuzzReadTensor(f *testing.F) {
 		if len(data) < tensorSize {
 			return
 		}
-		tensor, err := readTensor(guestMemory(data), data[:tensorSize], nn.Type(want), nil)
+		tensor, err := readTensor(guestMemory(data), data[:tensorSize], nn.Info{Type: nn.Type(want), Shape: []int64{-1}}, nil)
 		if err == nil && tensor.Check() != nil {
 			t.Errorf("took %v", tensor)
 		}
 	})
+}
+
+// large is a model that takes and gives 64 MiB.
+type large struct{ nn.Model }
+
+func (large) Inputs() []nn.Info {
+	return []nn.Info{{Name: "in", Type: nn.U8, Shape: []int64{-1}}}
+}
+func (l large) Outputs() []nn.Info                                       { return l.Inputs() }
+func (large) Run(_ context.Context, in []nn.Tensor) ([]nn.Tensor, error) { return in, nil }
+
+// TestHeld: a guest's execution contexts cannot hold more than its host allows,
+// and what does not fit the model is not even copied.
+func TestHeld(t *testing.T) {
+	const size = 64 << 20
+	mem := wazerotest.NewFixedMemory(size + wazerotest.PageSize)
+	le := binary.LittleEndian
+	tensor := func(dims uint32) uint32 { // a record at 0, its dimensions at 32, its data at 64
+		for i, v := range []uint32{32, dims, 3, 64, size} {
+			le.PutUint32(mem.Bytes[4*i:], v)
+		}
+		le.PutUint32(mem.Bytes[32:], size)
+		le.PutUint32(mem.Bytes[36:], 1)
+		return 0
+	}
+	var log bytes.Buffer
+	s := NewSession(&models{}, &log)
+	c := &call{ctx: t.Context(), memory: mem, s: s}
+	for range 8 {
+		s.contexts = append(s.contexts, &execution{model: large{}, inputs: make([]nn.Tensor, 1)})
+	}
+	if e := c.setInput([]uint32{0, 0, tensor(2)}); e != invalidArgument || s.held() != 0 {
+		t.Errorf("another rank: errno %d, %d bytes held", e, s.held())
+	}
+	set := 0
+	for i := range uint32(8) {
+		if c.setInput([]uint32{i, 0, tensor(1)}) == success {
+			set++
+		}
+	}
+	if set != maxHeld/size || s.held() > maxHeld {
+		t.Errorf("%d inputs were set, %d bytes held", set, s.held())
+	}
+	if e := c.compute([]uint32{0}); e != runtimeError || s.held() > maxHeld {
+		t.Errorf("outputs beyond it: errno %d, %d bytes held", e, s.held())
+	}
 }

@@ -38,6 +38,22 @@ type execution struct {
 	outputs []nn.Tensor // nil until computed
 }
 
+// maxHeld bounds the bytes of the tensors that a session holds.
+const maxHeld = 256 << 20
+
+// held returns how many bytes of tensors the session holds.
+func (s *Session) held() int {
+	n := 0
+	for _, x := range s.contexts {
+		for _, tensors := range [][]nn.Tensor{x.inputs, x.outputs} {
+			for _, t := range tensors {
+				n += len(t.Data)
+			}
+		}
+	}
+	return n
+}
+
 // NewSession makes a session. Why a call gave an errno is written to log, a
 // line each.
 func NewSession(m Models, log io.Writer) *Session { return &Session{models: m, log: log} }

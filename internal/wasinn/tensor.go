@@ -23,7 +23,7 @@ const maxDimensions = 16
 //
 // dims are len u32s. The type is one byte; real guests leave junk in the three
 // after it. Guests number the types in two ways, see elementType.
-func readTensor(m memory, record []byte, want nn.Type, buf []byte) (nn.Tensor, error) {
+func readTensor(m memory, record []byte, want nn.Info, buf []byte) (nn.Tensor, error) {
 	dimsPtr, dimsLen := binary.LittleEndian.Uint32(record), binary.LittleEndian.Uint32(record[4:])
 	number := record[8]
 	dataPtr, dataLen := binary.LittleEndian.Uint32(record[12:]), binary.LittleEndian.Uint32(record[16:])
@@ -42,12 +42,15 @@ func readTensor(m memory, record []byte, want nn.Type, buf []byte) (nn.Tensor, e
 	for i := range shape {
 		shape[i] = int64(binary.LittleEndian.Uint32(dims[i*4:]))
 	}
-	t := nn.Tensor{Shape: shape, Type: elementType(number, nn.Elements(shape), int64(dataLen), want), Data: append(buf[:0], data...)}
-	if t.Data == nil {
-		t.Data = []byte{}
-	}
+	t := nn.Tensor{Shape: shape, Type: elementType(number, nn.Elements(shape), int64(dataLen), want.Type), Data: data}
 	if err := t.Check(); err != nil {
 		return nn.Tensor{}, decant.Errorf(decant.Invalid, "tensor of type number %d: %w", number, err)
+	}
+	if err := want.Accepts(t); err != nil {
+		return nn.Tensor{}, err
+	}
+	if t.Data = append(buf[:0], data...); t.Data == nil {
+		t.Data = []byte{}
 	}
 	return t, nil
 }
