@@ -6,7 +6,9 @@ LDFLAGS := -s -w
 # What keeps the device program small: it speaks HTTP/1.1 only, and code that is
 # seldom run (names on the network, configuration, the API's description) is not
 # spread out.
-DEVICE := -tags nethttpomithttp2 -gcflags='github.com/miekg/dns=-l' -gcflags='go.yaml.in/...=-l' -gcflags='github.com/danielgtaylor/...=-l'
+SELDOM := github.com/miekg/dns github.com/betamos/... golang.org/x/net/... go.yaml.in/... sigs.k8s.io/... github.com/danielgtaylor/... \
+  debug/dwarf encoding/asn1 crypto/x509 regexp/syntax mime
+DEVICE := -tags nethttpomithttp2 $(foreach p,$(SELDOM),-gcflags='$(p)=-l')
 TOOL := $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10s
 export CGO_ENABLED ?= 0

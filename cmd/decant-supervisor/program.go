@@ -45,7 +45,8 @@ func open(ctx context.Context, config supervisor.Config, data string, log *slog.
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if err := os.MkdirAll(data, 0o700); err != nil {
+	// What is in it is nobody else's, also where the folder was made for us.
+	if err := errors.Join(os.MkdirAll(data, 0o700), os.Chmod(data, 0o700)); err != nil {
 		return nil, decant.Errorf(decant.Invalid, "cannot make the data folder: %w", err).WithHelp("name another with --data")
 	}
 	if p.unlock, err = lock(data); err != nil {
@@ -66,6 +67,7 @@ func open(ctx context.Context, config supervisor.Config, data string, log *slog.
 		return nil, decant.WithHelp(err, "set listen in device.yaml, such as \":0\" for any free port")
 	}
 	p.caller = httptransport.NewCaller(identity.ToDevice)
+	p.listener = listen.PerHost(p.listener, maxConnections)
 	parts := supervisor.Parts{
 		Data: data, Version: version, Log: log,
 		Listen: p.listener.Addr(), Identity: identity,
@@ -90,6 +92,9 @@ func open(ctx context.Context, config supervisor.Config, data string, log *slog.
 	p.local = newServer(device.LocalHandler(p.supervisor, version), log)
 	return p, nil
 }
+
+// maxConnections is how many one host may hold.
+const maxConnections = 256
 
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{

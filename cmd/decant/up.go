@@ -84,7 +84,8 @@ func up(ctx context.Context, f upFlags, stderr writerFunc) error {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+	// What is in it is nobody else's, also where the folder was made for us.
+	if err := errors.Join(os.MkdirAll(f.dir, 0o700), os.Chmod(f.dir, 0o700)); err != nil {
 		return decant.Errorf(decant.Invalid, "cannot make the data folder: %w", err).WithHelp("name another with --dir")
 	}
 	st, err := sqlite.Open(filepath.Join(f.dir, "state.db"))
@@ -139,7 +140,7 @@ func up(ctx context.Context, f upFlags, stderr writerFunc) error {
 	usersMux := http.NewServeMux()
 	site.Register(usersMux, version, o)
 	servers := []*server{{
-		listener: tls.NewListener(devices, member.ServerTLS()),
+		listener: tls.NewListener(listen.PerHost(devices, maxConnections), member.ServerTLS()),
 		handler:  site.DeviceHandler(version, o, member.PeerOf),
 	}}
 	for _, l := range users {
@@ -274,6 +275,10 @@ func requireToken(token string, next http.Handler) http.Handler {
 	})
 }
 
+// maxConnections is how many connections one host may hold: devices behind one
+// address have some each.
+const maxConnections = 512
+
 // server is an HTTP server as a part of the program.
 type server struct {
 	listener net.Listener
@@ -285,12 +290,13 @@ type server struct {
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
+	maxHeader     = 64 << 10
 	stopTimeout   = 5 * time.Second
 )
 
 func (s *server) run(ctx context.Context) error {
 	h := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		Handler: s.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx }, // streams end with the program
 		ErrorLog:    slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 	}

@@ -83,7 +83,7 @@ func (c Code) ID() string { return hex.EncodeToString(c.derive("id")[:8]) }
 // CodeRecord is what the site keeps of a code it gave out.
 type CodeRecord struct {
 	ID      string    `json:"id"`
-	Key     []byte    `json:"key"` // checks the device's proof; not the secret
+	Key     []byte    `json:"key"` // checks the device's proof; who has it can make one, so the state is its owner's alone
 	Expires time.Time `json:"expires"`
 	Device  string    `json:"device,omitempty"` // the only one it is good for
 	Used    bool      `json:"used,omitempty"`

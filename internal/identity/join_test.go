@@ -387,7 +387,7 @@ func TestConnectionsEndBeforeCertificates(t *testing.T) {
 		{23 * time.Hour, http.StatusOK, false},
 		{7 * time.Hour, http.StatusOK, false},
 		{5 * time.Hour, http.StatusOK, true},
-		{-time.Minute, http.StatusForbidden, false},
+		{-time.Minute, http.StatusForbidden, true},
 	} {
 		leaf := oddCertificate(t, hall, key.Public(), func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(tt.left-24*time.Hour), time.Now().Add(tt.left)

@@ -151,6 +151,9 @@ func cutSPIFFE(uri string) (site string, role Role, id string, ok bool) {
 
 type peerKey struct{}
 
+// strangerTimeout is how long the body of a stranger's request may take.
+const strangerTimeout = 5 * time.Second
+
 // RequireSite lets requests of our site's members through to next, and others
 // only where open says so; those it answers with Denied. Handlers find who
 // asks with PeerFrom. peerOf is a Member's PeerOf, or StrangerOf.
@@ -161,6 +164,11 @@ type peerKey struct{}
 func RequireSite(peerOf func(*tls.ConnectionState) Peer, open func(*http.Request) bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer := peerOf(r.TLS)
+		if !peer.Verified {
+			// A stranger may hold a connection for one small request, and no longer.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangerTimeout))
+			w.Header().Set("Connection", "close")
+		}
 		if !peer.Verified && !open(r) {
 			problem.Write(w, notMember(peer))
 			return

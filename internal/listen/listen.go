@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/durable"
@@ -59,6 +60,59 @@ func Socket(ctx context.Context, path string) (net.Listener, error) {
 		return nil, errors.Join(decant.Errorf(decant.Internal, "cannot keep the socket to its owner: %w", err), l.Close())
 	}
 	return l, nil
+}
+
+// PerHost returns l accepting so many connections from one host at a time, and
+// closing more at once: who holds many shall keep nobody else out.
+func PerHost(l net.Listener, most int) net.Listener {
+	return &perHost{Listener: l, most: most, open: map[string]int{}}
+}
+
+type perHost struct {
+	net.Listener
+	most int
+
+	mu   sync.Mutex
+	open map[string]int // connections by host
+}
+
+// Accept implements net.Listener.
+func (p *perHost) Accept() (net.Conn, error) {
+	for {
+		c, err := p.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		if p.count(host, 1) {
+			return &counted{Conn: c, done: sync.OnceFunc(func() { p.count(host, -1) })}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// count adds to the connections of a host, and reports whether there was room.
+func (p *perHost) count(host string, n int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open[host]+n > p.most {
+		return false
+	}
+	if p.open[host] += n; p.open[host] == 0 {
+		delete(p.open, host)
+	}
+	return true
+}
+
+type counted struct {
+	net.Conn
+	done func()
+}
+
+// Close implements net.Conn.
+func (c *counted) Close() error {
+	c.done()
+	return c.Conn.Close()
 }
 
 // maxAddresses bounds what a machine says of where it is reached.

@@ -74,3 +74,48 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 }
+
+// TestPerHost: what is beyond the limit is closed at once, and there is room
+// again when one has gone.
+func TestPerHost(t *testing.T) {
+	inner, err := listen.Port(t.Context(), "127.0.0.1:0", filepath.Join(t.TempDir(), "port"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listen.PerHost(inner, 2)
+	defer l.Close()
+	accepted := make(chan net.Conn)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	dial()
+	first := <-accepted
+	dial()
+	<-accepted
+	third := dial()
+	if _, err := third.Read(make([]byte, 1)); err == nil {
+		t.Error("a third connection is open")
+	}
+	_ = first.Close()
+	_ = first.Close() // counts once
+	dial()
+	<-accepted
+	if _, err := dial().Read(make([]byte, 1)); err == nil {
+		t.Error("a third connection is open again")
+	}
+}

@@ -26,15 +26,31 @@ const (
 // caller that was sent here by a route, for it may come yet and nothing was
 // executed, and NotFound for others.
 func (s *Supervisor) Call(ctx context.Context, req *transport.Request) (*transport.Response, error) {
-	key := req.Application + "/" + req.Component
-	in := s.instance(key)
-	switch {
-	case in != nil:
+	if in := s.instance(req.Application + "/" + req.Component); in != nil {
 		return in.call(ctx, req)
-	case req.Epoch > 0 || !s.settled():
-		return nil, decant.Errorf(decant.Unavailable, "%s is not here yet", key)
 	}
-	return nil, decant.Errorf(decant.NotFound, "%s does not run on %s", key, s.config.Name)
+	return nil, s.absent(req)
+}
+
+// Admit implements transport.Admitter: it looks whether the instance is here and
+// has room for one more call.
+func (s *Supervisor) Admit(req *transport.Request) error {
+	in := s.instance(req.Application + "/" + req.Component)
+	if in == nil {
+		return s.absent(req)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.admitLocked(req.Epoch)
+}
+
+// absent is the error of a call of an instance that is not here.
+func (s *Supervisor) absent(req *transport.Request) error {
+	key := req.Application + "/" + req.Component
+	if req.Epoch > 0 || !s.settled() {
+		return decant.Errorf(decant.Unavailable, "%s is not here yet", key)
+	}
+	return decant.Errorf(decant.NotFound, "%s does not run on %s", key, s.config.Name)
 }
 
 // call calls a function of the instance's guest, and hands its output along the
@@ -100,22 +116,29 @@ func (in *instance) deadline() time.Duration {
 func (in *instance) enqueue(epoch int64) (guest Guest, down chan struct{}, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	switch {
-	case !in.servingLocked():
-		return nil, nil, decant.Errorf(decant.Unavailable, "%s is %s", in.key, in.state)
-	case epoch > in.spec.Epoch:
-		return nil, nil, decant.Errorf(decant.Unavailable, "%s is here in epoch %d, not yet %d", in.key, in.spec.Epoch, epoch)
+	if err := in.admitLocked(epoch); err != nil {
+		return nil, nil, err
 	}
 	select {
 	case guest = <-in.slot:
 		return guest, nil, nil
 	default:
 	}
-	if in.queued == maxQueue {
-		return nil, nil, decant.Errorf(decant.Exhausted, "%s: %d calls wait already", in.key, maxQueue)
-	}
 	in.queued++
 	return nil, in.down, nil
+}
+
+// admitLocked returns why a call cannot be taken, if it cannot; mu is held.
+func (in *instance) admitLocked(epoch int64) error {
+	switch {
+	case !in.servingLocked():
+		return decant.Errorf(decant.Unavailable, "%s is %s", in.key, in.state)
+	case epoch > in.spec.Epoch:
+		return decant.Errorf(decant.Unavailable, "%s is here in epoch %d, not yet %d", in.key, in.spec.Epoch, epoch)
+	case in.queued == maxQueue:
+		return decant.Errorf(decant.Exhausted, "%s: %d calls wait already", in.key, maxQueue)
+	}
+	return nil
 }
 
 // execute runs one function in the guest and gives the guest back. It does so in

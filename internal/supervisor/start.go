@@ -107,7 +107,7 @@ func (in *instance) swap(ctx context.Context, next *running, want decant.Instanc
 
 // startDeadline bounds how long a guest may take to initialize itself: calls of
 // the one it replaces wait meanwhile.
-const startDeadline = 30 * time.Second
+const startDeadline = 20 * time.Second
 
 func (in *instance) start(ctx context.Context, r *running) (Guest, error) {
 	ctx, cancel := context.WithTimeout(ctx, startDeadline)

@@ -15,6 +15,12 @@ import (
 // MaxBody bounds a request and a response, in bytes.
 const MaxBody = 64 << 20
 
+// Admitter is a Handler that tells before a request's body has come whether
+// the call would be refused anyway; req has no body yet.
+type Admitter interface {
+	Admit(req *Request) error
+}
+
 // Request is a call of a function of an instance.
 type Request struct {
 	Application string

@@ -48,6 +48,10 @@ func Open(file string) (*mem.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := touchPrivate(file); err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
 	j, err := open(file, false)
 	if err != nil {
 		_ = lock.Close()
@@ -55,6 +59,19 @@ func Open(file string) (*mem.Store, error) {
 	}
 	j.lock = lock
 	return start(j)
+}
+
+// touchPrivate makes file its owner's alone, before SQLite does: the files beside
+// it get the same mode.
+func touchPrivate(file string) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = errors.Join(f.Chmod(0o600), f.Close())
+	}
+	if err != nil {
+		return decant.Errorf(decant.Internal, "cannot make the state's file: %w", err)
+	}
+	return nil
 }
 
 // OpenReadOnly opens the store in file beside the process that has it open, as

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/problem"
 	"github.com/decant-project/decant/internal/transport"
@@ -18,12 +20,17 @@ const (
 	smallBody     = 8 << 10
 )
 
+// maxInFlight bounds the bytes of the large bodies that a Handler holds at a
+// time, of all callers.
+const maxInFlight = 2 * transport.MaxBody
+
 // Handler answers calls by h, mounted at Pattern. h gets the whole request at
 // once, and a context that ends when the caller goes or waits no longer.
 func Handler(h transport.Handler) http.Handler {
+	inFlight := semaphore.NewWeighted(maxInFlight)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer answerPanic(w)
-		resp, err := call(h, w, r)
+		resp, err := call(h, w, r, inFlight)
 		if err != nil {
 			problem.Write(w, err)
 			return
@@ -38,7 +45,7 @@ func Handler(h transport.Handler) http.Handler {
 	})
 }
 
-func call(h transport.Handler, w http.ResponseWriter, r *http.Request) (*transport.Response, error) {
+func call(h transport.Handler, w http.ResponseWriter, r *http.Request, inFlight *semaphore.Weighted) (*transport.Response, error) {
 	req := &transport.Request{
 		Application: r.PathValue("app"),
 		Component:   r.PathValue("component"),
@@ -65,7 +72,21 @@ func call(h transport.Handler, w http.ResponseWriter, r *http.Request) (*transpo
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(ms)*time.Millisecond)
 		defer cancel()
 	}
-	if req.Body, err = receive(w, r); err != nil {
+	if size := bodySize(r); size > smallBody {
+		// net/http takes the deadline back at the body's end; after a failure it
+		// must stay, or what is left of the body is waited for without one.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
+		if a, ok := h.(transport.Admitter); ok {
+			if err := a.Admit(req); err != nil {
+				return nil, err
+			}
+		}
+		if !inFlight.TryAcquire(size) {
+			return nil, decant.Errorf(decant.Exhausted, "large requests of %s are on their way already", decant.Bytes(maxInFlight))
+		}
+		defer inFlight.Release(size)
+	}
+	if req.Body, err = receive(r); err != nil {
 		return nil, err
 	}
 	resp, err := h.Call(ctx, req)
@@ -75,12 +96,15 @@ func call(h transport.Handler, w http.ResponseWriter, r *http.Request) (*transpo
 	return resp, transport.CheckResponse(resp)
 }
 
-func receive(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	// net/http takes the deadline back at the body's end; after a failure it must
-	// stay, or what is left of the body is waited for without one.
-	if r.ContentLength < 0 || r.ContentLength > smallBody {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(uploadTimeout))
+// bodySize returns how large a request's body may be, in bytes.
+func bodySize(r *http.Request) int64 {
+	if r.ContentLength < 0 || r.ContentLength > transport.MaxBody {
+		return transport.MaxBody
 	}
+	return r.ContentLength
+}
+
+func receive(r *http.Request) ([]byte, error) {
 	body, err := readBody(r.Body, r.ContentLength)
 	switch {
 	case errors.Is(err, errTooLarge):
