@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -53,6 +54,7 @@ func (c *connection) run(ctx context.Context) {
 	}
 	network := &http.Transport{
 		TLSClientConfig:       member.ToOrchestrator(),
+		DialContext:           (&net.Dialer{Timeout: answerWithin}).DialContext,
 		TLSHandshakeTimeout:   answerWithin,
 		ResponseHeaderTimeout: answerWithin,
 		IdleConnTimeout:       time.Minute,
