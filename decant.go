@@ -29,7 +29,7 @@ func CheckName(what, name string) error {
 	case name == "":
 		return Errorf(Invalid, "%s has no name", what)
 	}
-	return Errorf(Invalid, "%s name %q: use 1 to 63 lower-case letters, digits and dashes, with no dash at either end", what, name)
+	return Errorf(Invalid, "%s name %.80q: use 1 to 63 lower-case letters, digits and dashes, with no dash at either end", what, name)
 }
 
 // Digest is the SHA-256 of some bytes, written "sha256:" and 64 hexadecimal

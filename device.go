@@ -2,7 +2,9 @@ package decant
 
 import (
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -97,6 +99,10 @@ type Device struct {
 	LastSeen  time.Time    `json:"last_seen"`
 }
 
+// MaxInfo bounds what a device that has not joined may say of itself, as JSON:
+// anybody on the network may be one.
+const MaxInfo = 16 * KiB
+
 // Check returns an Invalid error for a DeviceInfo that cannot be kept: foreign
 // devices write it.
 func (d DeviceInfo) Check() error {
@@ -113,9 +119,17 @@ func (d DeviceInfo) Check() error {
 		if err := CheckName("label", k); err != nil {
 			return err
 		}
-		if len(d.Labels[k]) > 256 {
-			return Errorf(Invalid, "device %s: label %s is longer than 256 bytes", d.Name, k)
+		if err := checkText("label "+k, d.Labels[k]); err != nil {
+			return Errorf(Invalid, "device %s: %w", d.Name, err)
 		}
+	}
+	for _, a := range d.Addresses {
+		if err := checkAddress(a); err != nil {
+			return Errorf(Invalid, "device %s: %w", d.Name, err)
+		}
+	}
+	if err := d.checkTexts(); err != nil {
+		return Errorf(Invalid, "device %s: %w", d.Name, err)
 	}
 	for _, p := range d.Capabilities.Peripherals {
 		if err := CheckName("peripheral", p.Name); err != nil {
@@ -124,6 +138,46 @@ func (d DeviceInfo) Check() error {
 		if err := CheckName("peripheral type", p.Type); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkTexts checks the short texts that are free.
+func (d DeviceInfo) checkTexts() error {
+	c := d.Capabilities
+	for _, t := range []struct{ what, text string }{
+		{"site", d.Site},
+		{"version", d.Version},
+		{"os", c.OS},
+		{"arch", c.Arch},
+		{"kernel", c.Kernel},
+		{"engine", c.Engine},
+	} {
+		if err := checkText(t.what, t.text); err != nil {
+			return err
+		}
+	}
+	for _, b := range c.Inference {
+		if len(b.Formats) > 16 {
+			return Errorf(Invalid, "a backend has %d formats: 16 at most", len(b.Formats))
+		}
+		for _, text := range append([]string{b.Name, b.Version}, b.Formats...) {
+			if err := checkText("backend", text); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkAddress returns an Invalid error unless a is host:port.
+func checkAddress(a string) error {
+	if err := checkText("address", a); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(a)
+	if n, badPort := strconv.ParseUint(port, 10, 16); err != nil || badPort != nil || host == "" || n == 0 {
+		return Errorf(Invalid, "address %q: want host:port", a)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package decant
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Code says what kind of failure an error is. Codes are few: each one stands
@@ -28,6 +29,14 @@ const (
 	Corrupt     Code = "corrupt"     // bytes are not those their digest promised
 	Internal    Code = "internal"    // a fault of decant
 )
+
+// Known reports whether c is one of the codes above.
+func (c Code) Known() bool {
+	return slices.Contains([]Code{
+		Invalid, NotFound, Conflict, Denied, Infeasible, Unsupported,
+		Exhausted, Unavailable, Deadline, GuestFailed, Corrupt, Internal,
+	}, c)
+}
 
 // Error returns the code's name.
 func (c Code) Error() string { return string(c) }

@@ -1,6 +1,9 @@
 package decant
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Desired is all that a device shall run: the whole truth, not a change. It is
 // made anew whenever anything in it changes, and Revision grows with it.
@@ -74,6 +77,14 @@ const (
 	InstanceStopped   InstanceState = "stopped"
 )
 
+// Known reports whether s is one of the states above.
+func (s InstanceState) Known() bool {
+	return slices.Contains([]InstanceState{
+		InstancePending, InstancePulling, InstanceCompiling, InstanceStarting,
+		InstanceRunning, InstanceFailed, InstanceStopping, InstanceStopped,
+	}, s)
+}
+
 // InstanceStatus is an instance as its device reports it.
 type InstanceStatus struct {
 	Application string        `json:"application"`
@@ -88,6 +99,21 @@ type InstanceStatus struct {
 	Restarts    int           `json:"restarts,omitempty" doc:"Times the guest was lost and started fresh"`
 	Calls       CallStats     `json:"calls"`
 	Trigger     *TriggerStats `json:"trigger,omitempty"`
+}
+
+// Check returns an Invalid error for an InstanceStatus that cannot be kept:
+// devices write it. Its message and error may be anything; see Line.
+func (s InstanceStatus) Check() error {
+	if err := CheckName("application", s.Application); err != nil {
+		return err
+	}
+	if err := CheckName("component", s.Component); err != nil {
+		return err
+	}
+	if !s.State.Known() {
+		return Errorf(Invalid, "instance %s/%s: there is no state %.80q", s.Application, s.Component, string(s.State))
+	}
+	return nil
 }
 
 // CallStats counts an instance's calls since it started. The latencies hold

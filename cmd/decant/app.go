@@ -83,7 +83,7 @@ func follow(cmd *cobra.Command, c *client.Client, d decant.Deployment, timeout t
 	say := func(key, text string) {
 		if said[key] != text {
 			said[key] = text
-			fmt.Fprintln(cmd.ErrOrStderr(), text)
+			fmt.Fprintln(cmd.ErrOrStderr(), "  "+shown(text))
 		}
 	}
 	revision := d.Revision
@@ -91,7 +91,7 @@ func follow(cmd *cobra.Command, c *client.Client, d decant.Deployment, timeout t
 		d = now
 		for _, name := range now.Application.ComponentNames() {
 			if s, ok := now.Instances[name]; ok {
-				line := fmt.Sprintf("  %s on %s: %s", name, names(s.Device), s.State)
+				line := fmt.Sprintf("%s on %s: %s", name, names(s.Device), s.State)
 				if s.Error != nil {
 					line += ": " + s.Error.Error()
 				}
@@ -104,7 +104,7 @@ func follow(cmd *cobra.Command, c *client.Client, d decant.Deployment, timeout t
 		case now.Status == decant.DeployRunning && now.Revision == revision:
 			return errRunning
 		case now.Status == decant.DeployPending && now.Message != "":
-			say("", "  pending: "+now.Message)
+			say("", "pending: "+now.Message)
 		}
 		return nil
 	})
@@ -201,11 +201,11 @@ func appRm() *cobra.Command {
 
 func printDeployment(cmd *cobra.Command, c *client.Client, w io.Writer, d decant.Deployment) {
 	names := deviceNames(cmd, c)
-	fmt.Fprintf(w, "%s revision %d is %s", d.Application.Name, d.Revision, d.Status)
+	head := fmt.Sprintf("%s revision %d is %s", d.Application.Name, d.Revision, d.Status)
 	if d.Message != "" {
-		fmt.Fprintf(w, ": %s", d.Message)
+		head += ": " + d.Message
 	}
-	fmt.Fprint(w, "\n\n")
+	fmt.Fprintf(w, "%s\n\n", shown(head))
 	row(w, "COMPONENT", "DEVICE", "STATE", "CALLS", "FAILED", "P50", "P99", "WHY THERE")
 	for _, name := range d.Application.ComponentNames() {
 		s := d.Instances[name]

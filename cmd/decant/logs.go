@@ -72,7 +72,7 @@ func (l *lines) copy(component string, r io.Reader) error {
 	s.Buffer(nil, 1<<20)
 	for s.Scan() {
 		l.mu.Lock()
-		_, err := fmt.Fprintf(l.w, "%s | %s\n", component, s.Bytes())
+		_, err := fmt.Fprintf(l.w, "%s | %s\n", component, shownLog(s.Bytes()))
 		l.mu.Unlock()
 		if err != nil {
 			return err
@@ -116,7 +116,7 @@ func printEvent(w io.Writer, e decant.Event, names func(id string) string) {
 	if e.Component != "" {
 		where = e.Application + "/" + e.Component + " on " + names(e.Device) + ": "
 	}
-	fmt.Fprintf(w, "%s  %-18s %s%s\n", e.At.Local().Format(time.DateTime), e.Kind, where, e.Message)
+	fmt.Fprintln(w, shown(fmt.Sprintf("%s  %-18s %s%s", e.At.Local().Format(time.DateTime), e.Kind, where, e.Message)))
 }
 
 func isTerminal(r io.Reader) bool {

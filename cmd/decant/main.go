@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "decant: stopped")
 		return exitSignal
 	}
-	fmt.Fprintln(os.Stderr, "decant:", err)
+	fmt.Fprintln(os.Stderr, shown("decant: "+err.Error()))
 	if errors.Is(err, decant.Invalid) {
 		return exitUsage
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -36,10 +37,26 @@ func show(cmd *cobra.Command, v any, table func(w io.Writer)) error {
 	}
 }
 
+// maxLine bounds a line for people, in bytes.
+const maxLine = 16 << 10
+
+// shown makes text a line for a terminal: devices and modules wrote parts of it.
+func shown(text string) string { return decant.Line(text, maxLine) }
+
+// shownLog is shown for a line of a log, which keeps its tabs and indentation.
+func shownLog(line []byte) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, string(line))
+}
+
 func row(w io.Writer, cells ...any) {
 	texts := make([]string, len(cells))
 	for i, c := range cells {
-		if texts[i] = fmt.Sprint(c); texts[i] == "" {
+		if texts[i] = shown(fmt.Sprint(c)); texts[i] == "" {
 			texts[i] = "-"
 		}
 	}

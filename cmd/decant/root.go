@@ -1,6 +1,8 @@
 package main
 
 import (
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +31,7 @@ devices, each component where it runs best.
 	}
 	holdsOthers(root)
 	root.PersistentFlags().String("dir", "", "data folder of the orchestrator (default $DECANT_HOME, else "+defaultDir("~/.local/share")+")")
-	root.PersistentFlags().String("orchestrator", os.Getenv("DECANT_ORCHESTRATOR"), "socket or http:// URL of the orchestrator (default: the socket in --dir)")
+	root.PersistentFlags().String("orchestrator", os.Getenv("DECANT_ORCHESTRATOR"), "socket or http:// URL of the orchestrator (default: the socket in --dir); a URL is given $DECANT_TOKEN, else, on this machine, the token in --dir")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return decant.Errorf(decant.Invalid, "%w", err).WithHelp("see `%s --help`", cmd.CommandPath())
 	})
@@ -77,8 +79,21 @@ func connect(cmd *cobra.Command) (*client.Client, error) {
 	if endpoint == "" {
 		return client.New(filepath.Join(dir, socketName), "")
 	}
-	token, _ := os.ReadFile(filepath.Join(dir, tokenName)) // only a URL wants it
-	return client.New(endpoint, string(token))
+	return client.New(endpoint, tokenFor(endpoint, dir))
+}
+
+// tokenFor returns the token for a URL: the one that the user names, or, on this
+// machine, that of the data folder, which nobody else may learn.
+func tokenFor(endpoint, dir string) string {
+	if token := os.Getenv("DECANT_TOKEN"); token != "" {
+		return token
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "http" || u.Hostname() != "localhost" && !net.ParseIP(u.Hostname()).IsLoopback() {
+		return ""
+	}
+	token, _ := os.ReadFile(filepath.Join(dir, tokenName)) // there may be none
+	return strings.TrimSpace(string(token))
 }
 
 // withClient runs f with a client, as the body of a command.

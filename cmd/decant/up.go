@@ -268,7 +268,7 @@ func requireToken(token string, next http.Handler) http.Handler {
 		given, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if !strings.HasPrefix(r.URL.Path, "/openapi") && subtle.ConstantTimeCompare([]byte(given), []byte(token)) != 1 {
 			problem.Write(w, decant.Errorf(decant.Denied, "the request has no valid token").
-				WithHelp("send the header Authorization: Bearer, with what is in the file %s of the data folder", tokenName))
+				WithHelp("send the header Authorization: Bearer, with what is in the file %s of the data folder; decant takes it from $DECANT_TOKEN", tokenName))
 			return
 		}
 		next.ServeHTTP(w, r)

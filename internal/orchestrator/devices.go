@@ -3,11 +3,13 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/identity"
 	"github.com/decant-project/decant/internal/state"
 )
 
@@ -74,7 +76,8 @@ func (o *Orchestrator) device(ctx context.Context, id string) (stored[deviceReco
 }
 
 // RemoveDevice forgets a device and takes from it all it was told to run. Its
-// certificate is good for nothing here any more. What it ran is placed anew.
+// certificate is good for nothing here any more, nor is a join code that it
+// used or that was made for it. What it ran is placed anew.
 func (o *Orchestrator) RemoveDevice(ctx context.Context, nameOrID string) error {
 	d, err := o.Device(ctx, nameOrID)
 	if err != nil {
@@ -87,6 +90,14 @@ func (o *Orchestrator) RemoveDevice(ctx context.Context, nameOrID string) error 
 	ops := []change{remove(devicesPrefix + d.ID), remove(reportsPrefix + d.ID), remove(presencePrefix + d.ID)}
 	for _, kv := range told {
 		ops = append(ops, remove(kv.Key))
+	}
+	err = each(ctx, o.State, codesPrefix, func(key string, code identity.CodeRecord, _ int64) {
+		if code.Device == d.ID {
+			ops = append(ops, remove(key))
+		}
+	})
+	if err != nil {
+		return err
 	}
 	if err := o.commit(ctx, nil, ops...); err != nil {
 		return err
@@ -118,6 +129,8 @@ func (o *Orchestrator) Report(ctx context.Context, id string, rep decant.Report)
 	if rep.Device.ID != id {
 		return decant.Errorf(decant.Denied, "device %s reports as %q", id, rep.Device.ID)
 	}
+	unheard := max(0, len(rep.Events)-maxEvents) // the oldest
+	rep.Events = rep.Events[unheard:]
 	if err := checkReport(rep); err != nil {
 		return err
 	}
@@ -130,7 +143,7 @@ func (o *Orchestrator) Report(ctx context.Context, id string, rep decant.Report)
 		return err
 	}
 	now := time.Now().UTC()
-	said := reportRecord{State: rep.Device.State, Applied: rep.Applied, Instances: rep.Instances, At: now}
+	said := reportRecord{State: rep.Device.State, Applied: rep.Applied, Instances: asLines(id, rep.Instances), At: now}
 	changes := []change{put(reportsPrefix+id, said)}
 	info := rep.Device
 	info.State = decant.DeviceState{}
@@ -142,33 +155,63 @@ func (o *Orchestrator) Report(ctx context.Context, id string, rep decant.Report)
 	if err := o.commit(ctx, []state.Cond{unchanged}, changes...); err != nil {
 		return err
 	}
+	if unheard > 0 {
+		o.event(ctx, decant.Event{Kind: "device.flood", Device: id, Message: fmt.Sprintf("device %s told of too much at once: %d events are not kept", info.Name, unheard)})
+	}
 	for _, e := range rep.Events {
 		e.Device, e.At = id, time.Time{} // its clock may be anything
+		e.Message = decant.Line(e.Message, maxMessage)
 		o.event(ctx, e)
 	}
 	return nil
 }
 
-// Bounds of what a device may say in one report.
+// Bounds of what is heard of one report.
 const (
 	maxInstances = 2000
-	maxEvents    = 100
-	maxMessage   = 4096
+	maxEvents    = 20
+	maxMessage   = 4096 // bytes
 )
 
 func checkReport(rep decant.Report) error {
 	if err := rep.Device.Check(); err != nil {
 		return err
 	}
-	if len(rep.Instances) > maxInstances || len(rep.Events) > maxEvents {
-		return decant.Errorf(decant.Exhausted, "report of %d instances and %d events: %d and %d at most", len(rep.Instances), len(rep.Events), maxInstances, maxEvents)
+	if len(rep.Instances) > maxInstances {
+		return decant.Errorf(decant.Exhausted, "report of %d instances: %d at most", len(rep.Instances), maxInstances)
+	}
+	for _, s := range rep.Instances {
+		if err := s.Check(); err != nil {
+			return err
+		}
 	}
 	for _, e := range rep.Events {
-		if len(e.Message) > maxMessage || len(e.Kind) > 64 {
-			return decant.Errorf(decant.Exhausted, "report has an event of more than %d bytes", maxMessage)
+		if err := e.Check(); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// asLines returns what a device said of its instances, each text of it a
+// bounded line.
+func asLines(id string, said []decant.InstanceStatus) []decant.InstanceStatus {
+	kept := slices.Clone(said)
+	for i := range kept {
+		s := &kept[i]
+		s.Device, s.Message = id, decant.Line(s.Message, maxMessage)
+		if s.Error == nil {
+			continue
+		}
+		code := s.Error.Code
+		if !code.Known() {
+			code = decant.Internal // it may be newer
+		}
+		e := decant.Errorf(code, "%s", decant.Line(s.Error.Message, maxMessage))
+		e.Help = decant.Line(s.Error.Help, maxMessage)
+		s.Error = e
+	}
+	return kept
 }
 
 // renewPresence keeps the device's lease alive, or gives it one. The state

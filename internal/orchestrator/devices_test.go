@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -192,13 +193,14 @@ func TestReportRefused(t *testing.T) {
 			{"no member", "stranger", func(r *decant.Report) { r.Device.ID = "stranger" }, decant.Denied, "decant join-code"},
 			{"a bad name", mic.id, func(r *decant.Report) { r.Device.Name = "../x" }, decant.Invalid, "device name"},
 			{"instances", mic.id, func(r *decant.Report) { r.Instances = make([]decant.InstanceStatus, maxInstances+1) }, decant.Exhausted, "2001 instances"},
-			{"events", mic.id, func(r *decant.Report) { r.Events = make([]decant.Event, maxEvents+1) }, decant.Exhausted, "101 events"},
-			{"a message", mic.id, func(r *decant.Report) {
-				r.Events = []decant.Event{{Message: strings.Repeat("x", maxMessage+1)}}
-			}, decant.Exhausted, "4096 bytes"},
-			{"a kind", mic.id, func(r *decant.Report) { r.Events = []decant.Event{{Kind: strings.Repeat("x", 65)}} }, decant.Exhausted, "event"},
+			{"a version", mic.id, func(r *decant.Report) { r.Device.Version = "1\x1b[2K" }, decant.Invalid, "version"},
+			{"an instance", mic.id, func(r *decant.Report) { r.Instances = []decant.InstanceStatus{{State: "run\x1b[2K"}} }, decant.Invalid, "application"},
+			{"an event", mic.id, func(r *decant.Report) { r.Events = []decant.Event{{Kind: "x\ny"}} }, decant.Invalid, "event kind"},
 			{"bytes", mic.id, func(r *decant.Report) {
-				r.Instances = []decant.InstanceStatus{{Message: strings.Repeat("x", 1<<20)}}
+				r.Instances = instances(300)
+				for i := range r.Instances {
+					r.Instances[i].Message = strings.Repeat("x", maxMessage)
+				}
 			}, decant.Exhausted, "1048576 at most"},
 		} {
 			rep := mic.says()
@@ -213,13 +215,78 @@ func TestReportRefused(t *testing.T) {
 		}
 
 		rep := mic.says()
-		rep.Instances = make([]decant.InstanceStatus, maxInstances)
+		rep.Instances = instances(maxInstances)
 		rep.Events = []decant.Event{{Kind: "instance.failed", Device: "another", At: time.Now().Add(-time.Hour), Message: strings.Repeat("x", maxMessage)}}
 		must(t, s.o().Report(t.Context(), mic.id, rep))
 		events, err := s.o().Events(t.Context(), 1)
 		must(t, err)
 		if e := events[0]; e.Kind != "instance.failed" || e.Device != mic.id || time.Since(e.At).Abs() > time.Second {
 			t.Errorf("its event was kept as %s of %s at %s", e.Kind, e.Device, e.At)
+		}
+	})
+}
+
+// instances returns as many statuses as a device may report.
+func instances(n int) []decant.InstanceStatus {
+	out := make([]decant.InstanceStatus, n)
+	for i := range out {
+		out[i] = decant.InstanceStatus{Application: "other", Component: "x", State: decant.InstanceRunning}
+	}
+	return out
+}
+
+// TestReportIsKeptAsLines: what instances say goes to terminals.
+func TestReportIsKeptAsLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const esc = "\x1b]0;title\a\x1b[1A"
+		s, _, gateway := newPost(t)
+		said := decant.Errorf("strange", "it broke%s\n%s", esc, strings.Repeat("y", maxMessage)).WithHelp("do\n%s", esc)
+		gateway.behaves(func(spec decant.InstanceSpec) decant.InstanceStatus {
+			st := runs(spec)
+			st.Device, st.Message, st.Error = "mic-id"+esc, "pulling\n"+strings.Repeat("x", 2*maxMessage), said
+			return st
+		})
+		s.deploy(post())
+		s.wantStatus("app", decant.DeployRunning, "")
+		got := s.deployment("app").Instances["detector"]
+		if got.Device != gateway.id || got.Message != decant.Line(got.Message, maxMessage) || !strings.HasPrefix(got.Message, "pulling xxx") {
+			t.Errorf("kept of %q: %q", got.Device, got.Message)
+		}
+		if e := got.Error; e.Code != decant.Internal || e.Help != "do  ]0;title  [1A" || len(e.Message) > maxMessage || !strings.HasPrefix(e.Message, "it broke ]0;title  [1A yyy") {
+			t.Errorf("kept as error: %#v", e)
+		}
+		if said.Code != "strange" || !strings.Contains(said.Help, esc) {
+			t.Errorf("what was said is changed: %#v", said)
+		}
+
+		rep := gateway.says()
+		rep.Events = []decant.Event{{Kind: "instance.failed", Application: "app", Component: "detector", Message: "x" + esc + "\n" + strings.Repeat("y", maxMessage)}}
+		must(t, s.o().Report(t.Context(), gateway.id, rep))
+		events, err := s.o().Events(t.Context(), 1)
+		must(t, err)
+		if m := events[0].Message; m != decant.Line(m, maxMessage) || !strings.HasPrefix(m, "x ]0;title  [1A yyy") {
+			t.Errorf("kept event %q", m)
+		}
+	})
+}
+
+// TestReportOfManyEvents: of a device that tells of too much the newest are
+// kept, and its report counts.
+func TestReportOfManyEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, mic, _ := newPost(t)
+		rep := mic.says()
+		for i := range maxEvents + 2 {
+			rep.Events = append(rep.Events, decant.Event{Kind: "instance.running", Message: fmt.Sprint(i)})
+		}
+		must(t, s.o().Report(t.Context(), mic.id, rep))
+		events, err := s.o().Events(t.Context(), maxEvents+1)
+		must(t, err)
+		if first := events[0]; first.Kind != "device.flood" || first.Message != "device mic told of too much at once: 2 events are not kept" {
+			t.Errorf("before its events: %s: %s", first.Kind, first.Message)
+		}
+		if first, last := events[1].Message, events[maxEvents].Message; first != "2" || last != fmt.Sprint(maxEvents+1) {
+			t.Errorf("kept are %s to %s", first, last)
 		}
 	})
 }

@@ -78,8 +78,11 @@ func (o *Orchestrator) event(ctx context.Context, e decant.Event) {
 			e.At = e.At.Add(1) // another happened at the same moment
 			continue
 		}
+		if err == nil && o.written.Add(1)%trimEvery == 0 {
+			_, err = o.trimEvents(ctx)
+		}
 		if err != nil && ctx.Err() == nil {
-			o.Log.Warn("cannot keep event", "error", err)
+			o.Log.Warn("cannot keep events", "error", err)
 		}
 		return
 	}
@@ -89,6 +92,7 @@ func (o *Orchestrator) event(ctx context.Context, e decant.Event) {
 const (
 	houseEvery  = 10 * time.Minute
 	keepEvents  = 5000
+	trimEvery   = 500            // events written: devices may tell of many meanwhile
 	keepUnnamed = 24 * time.Hour // files that were put, or asked for, for a push
 )
 
@@ -117,6 +121,18 @@ func (o *Orchestrator) tidy(ctx context.Context, compact int64) (int64, error) {
 	if _, err := o.Packages.Sweep(ctx, time.Now().Add(-keepUnnamed)); err != nil {
 		return 0, err
 	}
+	rev, err := o.trimEvents(ctx)
+	if err != nil || compact == 0 {
+		return rev, err
+	}
+	if err := o.State.Compact(ctx, compact); err != nil && !errors.Is(err, state.ErrCompacted) {
+		return 0, err
+	}
+	return rev, nil
+}
+
+// trimEvents forgets old events, and returns the revision of now.
+func (o *Orchestrator) trimEvents(ctx context.Context) (int64, error) {
 	events, rev, err := o.State.List(ctx, eventsPrefix, 0)
 	if err != nil {
 		return 0, err
@@ -132,12 +148,6 @@ func (o *Orchestrator) tidy(ctx context.Context, compact int64) (int64, error) {
 			return 0, err
 		}
 		old = old[n:]
-	}
-	if compact == 0 {
-		return rev, nil
-	}
-	if err := o.State.Compact(ctx, compact); err != nil && !errors.Is(err, state.ErrCompacted) {
-		return 0, err
 	}
 	return rev, nil
 }

@@ -66,6 +66,25 @@ func TestTidy(t *testing.T) {
 	})
 }
 
+// TestEventsAreTrimmed: devices may tell of more than is kept between two
+// housekeepings.
+func TestEventsAreTrimmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, mic, _ := newPost(t)
+		s.fill(keepEvents)
+		rep := mic.says()
+		for range maxEvents {
+			rep.Events = append(rep.Events, decant.Event{Kind: "instance.failed", Message: "x"})
+		}
+		for range 3 * trimEvery / maxEvents {
+			must(t, s.o().Report(t.Context(), mic.id, rep))
+			if kept := len(strings.Fields(s.keys(eventsPrefix))); kept > keepEvents+trimEvery {
+				t.Fatalf("%d events are kept", kept)
+			}
+		}
+	})
+}
+
 // TestKeepHouse holds that history lives until all who watch had ten minutes
 // to read it, and that a failure delays the tidying and no more.
 func TestKeepHouse(t *testing.T) {

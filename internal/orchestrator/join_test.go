@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,8 +118,36 @@ func TestJoin(t *testing.T) {
 	must(t, o.RemoveDevice(t.Context(), firstID))
 	wantErr(t, o.Joined(t.Context(), firstID), decant.Denied)
 	_, err = identity.Join(t.Context(), code, []string{address}, first)
-	must(t, err) // its code still holds
-	must(t, o.Joined(t.Context(), firstID))
+	wantErr(t, err, decant.Denied, "not one of this site", "decant join-code") // its code went with it
+	wantErr(t, o.Joined(t.Context(), firstID), decant.Denied)
+	_, err = identity.Join(t.Context(), fresh(""), []string{address}, first)
+	must(t, err)
+}
+
+// TestRemovedDeviceHasNoCode: neither the code that a device used nor one made
+// for it lets it in again; those of others hold.
+func TestRemovedDeviceHasNoCode(t *testing.T) {
+	o, address := serveDevices(t)
+	key, id := newKey(t)
+	other, otherID := newKey(t)
+	codes := map[string]identity.Code{}
+	for name, device := range map[string]string{"used": "", "made for it": id, "free": "", "another's": otherID} {
+		var err error
+		codes[name], _, err = o.newCode(t.Context(), device)
+		must(t, err)
+	}
+	_, err := identity.Join(t.Context(), codes["used"], []string{address}, key)
+	must(t, err)
+	must(t, o.RemoveDevice(t.Context(), id))
+	for _, name := range []string{"used", "made for it"} {
+		_, err := identity.Join(t.Context(), codes[name], []string{address}, key)
+		wantErr(t, err, decant.Denied, "not one of this site")
+		wantErr(t, o.Joined(t.Context(), id), decant.Denied)
+	}
+	for name, key := range map[string]*ecdsa.PrivateKey{"free": key, "another's": other} {
+		_, err := identity.Join(t.Context(), codes[name], []string{address}, key)
+		must(t, err)
+	}
 }
 
 // changeCode changes what the site keeps of a code.
@@ -237,6 +266,53 @@ func TestDiscovery(t *testing.T) {
 			t.Errorf("known: %s want %s", got, want)
 		}
 	})
+}
+
+// TestStrangersAreBounded holds what one that has not joined says of itself to
+// a size, and that nothing is written when it only says it again.
+func TestStrangersAreBounded(t *testing.T) {
+	st := mem.New()
+	defer st.Close()
+	api := &fakeAPI{describe: map[string]decant.DeviceInfo{}}
+	o := New(Config{State: st, Devices: api, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	many := func(n int, value string) map[string]string {
+		out := map[string]string{}
+		for i := range n {
+			out[fmt.Sprint("l", i)] = value
+		}
+		return out
+	}
+	for _, tt := range []struct {
+		name   string
+		labels map[string]string
+		says   string // "": it is kept
+	}{
+		{"modest", many(3, "x"), ""},
+		{"again", many(3, "x"), ""},
+		{"large", many(64, strings.Repeat("x", 256)), "KiB of itself: 16KiB at most"},
+		{"large on the disk", many(20, strings.Repeat("<", 256)), "KiB of itself: 16KiB at most"}, // \u003c each
+		{"a terminal's", many(1, "\x1b[2K"), "label l0"},
+	} {
+		_, before, err := st.List(t.Context(), "", 0)
+		must(t, err)
+		api.describe["new-id"] = decant.DeviceInfo{ID: "new-id", Name: "new", Labels: tt.labels}
+		err = o.found(t.Context(), "new-id", []string{"new:1"})
+		_, after, listErr := st.List(t.Context(), "", 0)
+		must(t, listErr)
+		if tt.says == "" {
+			must(t, err)
+		} else {
+			wantErr(t, err, decant.Invalid, tt.says)
+		}
+		if written, news := after != before, tt.name == "modest"; written != news {
+			t.Errorf("%s: written %v, want %v", tt.name, written, news)
+		}
+	}
+	api.describe["new-id"] = decant.DeviceInfo{ID: "new-id", Name: "renamed"}
+	must(t, o.found(t.Context(), "new-id", []string{"new:1"}))
+	if d, err := o.Device(t.Context(), "renamed"); err != nil || d.FirstSeen.IsZero() {
+		t.Errorf("what changed is not kept: %+v, %v", d, err)
+	}
 }
 
 // TestDiscoveryIsBounded holds that strangers cannot fill the state, and that a

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -158,6 +159,13 @@ func (o *Orchestrator) found(ctx context.Context, id string, addresses []string)
 	if err := info.Check(); err != nil {
 		return err
 	}
+	said, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	if size := decant.Bytes(len(said)); size > decant.MaxInfo {
+		return decant.Errorf(decant.Invalid, "it says %s of itself: %s at most", size, decant.MaxInfo)
+	}
 	var old stored[deviceRecord]
 	key := devicesPrefix + id
 	if err := load(ctx, o.State, key, &old); err != nil {
@@ -165,6 +173,9 @@ func (o *Orchestrator) found(ctx context.Context, id string, addresses []string)
 	}
 	if old.value.Status == decant.DeviceJoined {
 		return nil // it reports for itself
+	}
+	if old.rev != 0 && sameJSON(old.value.Info, info) {
+		return nil // that it was seen again is no news
 	}
 	if old.rev == 0 {
 		waiting := 0

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,7 +68,8 @@ type DeviceAPI interface {
 // concurrent use.
 type Orchestrator struct {
 	Config
-	wake chan struct{} // has an element when dirty may have one
+	wake    chan struct{} // has an element when dirty may have one
+	written atomic.Int64  // events
 
 	mu    sync.Mutex
 	dirty map[string]bool // applications to reconcile

@@ -14,7 +14,6 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"unicode"
 
 	"github.com/decant-project/decant"
 )
@@ -138,9 +137,9 @@ func newProblem(status int, code decant.Code, detail, help string) *Problem {
 		Type:   typePrefix + string(code),
 		Title:  strings.ReplaceAll(string(code), "_", " "),
 		Status: status,
-		Detail: line(detail),
+		Detail: decant.Line(detail, maxText),
 		Code:   code,
-		Help:   line(help),
+		Help:   decant.Line(help, maxText),
 	}
 }
 
@@ -210,7 +209,7 @@ func Parse(data []byte) error {
 // received returns p with all in it bounded and known.
 func (p *Problem) received(status int) *Problem {
 	code := p.Code
-	if _, known := statuses[code]; !known {
+	if !code.Known() {
 		code = CodeOf(status)
 	}
 	return newProblem(status, code, p.Detail, p.Help)
@@ -226,19 +225,4 @@ func describe(resp *http.Response, media string, body []byte) string {
 		s += ": " + first
 	}
 	return s
-}
-
-// line makes s one line of bounded length that a terminal can show: what comes
-// from elsewhere ends up on somebody's screen.
-func line(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText] + " ..."
-	}
-	s = strings.ToValidUTF8(s, "")
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, s))
 }

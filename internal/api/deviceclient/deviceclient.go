@@ -28,9 +28,6 @@ type Client struct{ member *identity.Member }
 // New makes a client that shows m's certificate.
 func New(m *identity.Member) *Client { return &Client{member: m} }
 
-// maxInfo bounds what a device may say of itself, in bytes.
-const maxInfo = 1 << 20
-
 // Describe asks a device, joined or not, what it is.
 func (c *Client) Describe(ctx context.Context, id string, addresses []string) (decant.DeviceInfo, error) {
 	var info decant.DeviceInfo
@@ -39,7 +36,14 @@ func (c *Client) Describe(ctx context.Context, id string, addresses []string) (d
 		return info, err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxInfo)).Decode(&info); err != nil {
+	said, err := io.ReadAll(io.LimitReader(resp.Body, int64(decant.MaxInfo)+1))
+	if err != nil {
+		return info, decant.Errorf(decant.Unavailable, "cannot hear what device %s says of itself: %w", id, err)
+	}
+	if decant.Bytes(len(said)) > decant.MaxInfo {
+		return info, decant.Errorf(decant.Invalid, "device %s says more than %s of itself", id, decant.MaxInfo)
+	}
+	if err := json.Unmarshal(said, &info); err != nil {
 		return info, decant.Errorf(decant.Invalid, "cannot read what device %s says of itself: %w", id, err)
 	}
 	return info, nil

@@ -199,11 +199,14 @@ func TestRefusals(t *testing.T) {
 func TestDescribesNonsense(t *testing.T) {
 	c := deviceclient.New(newMember(t, newAuthority(t, "hall"), identity.RoleOrchestrator))
 	key, id := newKey(t)
-	huge, err := json.Marshal(decant.DeviceInfo{Name: strings.Repeat("x", 2<<20)})
+	huge, err := json.Marshal(decant.DeviceInfo{Name: strings.Repeat("x", int(decant.MaxInfo))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, body := range map[string]string{"nothing": "", "a page": "<html>", "a list": "[]", "too much": string(huge)} {
+	for name, body := range map[string]string{
+		"nothing": "", "a page": "<html>", "a list": "[]",
+		"too much": string(huge), "a byte too much": "{}" + strings.Repeat(" ", int(decant.MaxInfo)-1),
+	} {
 		at := serveStranger(t, key, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
 		if _, err := c.Describe(t.Context(), id, []string{at}); !errors.Is(err, decant.Invalid) {
 			t.Errorf("%s: %v", name, err)
