@@ -112,16 +112,11 @@ func (d DeviceInfo) Check() error {
 	if err := CheckName("device", d.Name); err != nil {
 		return err
 	}
-	if len(d.Labels) > 64 || len(d.Addresses) > 16 || len(d.Capabilities.Peripherals) > 256 || len(d.Capabilities.Inference) > 16 {
-		return Errorf(Invalid, "device %s says too much of itself: at most 64 labels, 16 addresses, 256 peripherals, 16 backends", d.Name)
+	if len(d.Addresses) > 16 || len(d.Capabilities.Peripherals) > 256 || len(d.Capabilities.Inference) > 16 {
+		return Errorf(Invalid, "device %s says too much of itself: at most 16 addresses, 256 peripherals, 16 backends", d.Name)
 	}
-	for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
-		if err := CheckName("label", k); err != nil {
-			return err
-		}
-		if err := checkText("label "+k, d.Labels[k]); err != nil {
-			return Errorf(Invalid, "device %s: %w", d.Name, err)
-		}
+	if err := CheckLabels(d.Labels); err != nil {
+		return Errorf(Invalid, "device %s: %w", d.Name, err)
 	}
 	for _, a := range d.Addresses {
 		if err := checkAddress(a); err != nil {
@@ -136,6 +131,22 @@ func (d DeviceInfo) Check() error {
 			return err
 		}
 		if err := CheckName("peripheral type", p.Type); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckLabels returns an Invalid error for labels that a device cannot have.
+func CheckLabels(labels map[string]string) error {
+	if len(labels) > 64 {
+		return Errorf(Invalid, "%d labels: 64 at most", len(labels))
+	}
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		if err := CheckName("label", k); err != nil {
+			return err
+		}
+		if err := checkText("label "+k, labels[k]); err != nil {
 			return err
 		}
 	}

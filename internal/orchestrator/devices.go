@@ -189,6 +189,9 @@ func checkReport(rep decant.Report) error {
 		if err := e.Check(); err != nil {
 			return err
 		}
+		if kind, _, _ := strings.Cut(e.Kind, "."); kind == "device" || kind == "app" {
+			return decant.Errorf(decant.Denied, "event kind %q: an orchestrator says that", e.Kind)
+		}
 	}
 	return nil
 }

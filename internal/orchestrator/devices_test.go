@@ -195,6 +195,7 @@ func TestReportRefused(t *testing.T) {
 			{"instances", mic.id, func(r *decant.Report) { r.Instances = make([]decant.InstanceStatus, maxInstances+1) }, decant.Exhausted, "2001 instances"},
 			{"a version", mic.id, func(r *decant.Report) { r.Device.Version = "1\x1b[2K" }, decant.Invalid, "version"},
 			{"an instance", mic.id, func(r *decant.Report) { r.Instances = []decant.InstanceStatus{{State: "run\x1b[2K"}} }, decant.Invalid, "application"},
+			{"an event that is not its to tell", mic.id, func(r *decant.Report) { r.Events = []decant.Event{{Kind: "device.removed"}} }, decant.Denied, "an orchestrator says that"},
 			{"an event", mic.id, func(r *decant.Report) { r.Events = []decant.Event{{Kind: "x\ny"}} }, decant.Invalid, "event kind"},
 			{"bytes", mic.id, func(r *decant.Report) {
 				r.Instances = instances(300)

@@ -3,11 +3,9 @@ package supervisor
 import (
 	"errors"
 	"io/fs"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/peripheral"
@@ -69,10 +67,8 @@ func (c Config) Check() error {
 	if err := decant.CheckName("device", c.Name); err != nil {
 		return err
 	}
-	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
-		if err := decant.CheckName("label", k); err != nil {
-			return err
-		}
+	if err := decant.CheckLabels(c.Labels); err != nil {
+		return err
 	}
 	names := map[string]bool{}
 	for _, p := range c.Peripherals {
