@@ -85,14 +85,15 @@ func (r *reader) each(f func(i uint32)) {
 	}
 }
 
-// limits reads the size of a table or a memory, and returns the least.
-func (r *reader) limits() (least uint32) {
+// limits reads the size of a table or a memory: the least, and the most where
+// it is bounded, else as much as there can be.
+func (r *reader) limits() (least, most uint32) {
 	flag := r.byte()
-	least = r.u32()
+	least, most = r.u32(), math.MaxUint32
 	if flag&1 != 0 {
-		r.u32()
+		most = r.u32()
 	}
-	return least
+	return least, most
 }
 
 // instruction is an instruction, without most of its immediates.
@@ -101,6 +102,7 @@ type instruction struct {
 	op      byte
 	sub     uint32 // of the prefixes 0xfc and 0xfd
 	targets uint32 // of br_table, the default included
+	table   uint32 // of table.grow
 }
 
 // Opcodes that say something of a function's shape.
@@ -113,6 +115,8 @@ const (
 	opBrTable = 0x0e
 	opMisc    = 0xfc
 	opVector  = 0xfd
+
+	subTableGrow = 15 // of opMisc
 )
 
 // instruction reads the next instruction of a function or a constant
@@ -150,7 +154,7 @@ func (r *reader) instruction() instruction {
 		r.leb(33)
 	case op == opMisc:
 		i.sub = r.u32()
-		r.misc(i)
+		i.table = r.misc(i)
 	case op == opVector:
 		i.sub = r.u32()
 		r.vector(i)
@@ -160,11 +164,14 @@ func (r *reader) instruction() instruction {
 	return i
 }
 
-// misc reads the immediates of what comes after 0xfc.
-func (r *reader) misc(i instruction) {
+// misc reads the immediates of what comes after 0xfc, and returns the table of
+// table.grow.
+func (r *reader) misc(i instruction) (table uint32) {
 	switch {
 	case i.sub <= 7: // saturating conversions
-	case i.sub == 9, i.sub == 11, i.sub == 13, i.sub >= 15 && i.sub <= 17: // data.drop, memory.fill, elem.drop, table.grow, size, fill
+	case i.sub == subTableGrow:
+		return r.u32()
+	case i.sub == 9, i.sub == 11, i.sub == 13, i.sub == 16 || i.sub == 17: // data.drop, memory.fill, elem.drop, table.size, fill
 		r.u32()
 	case i.sub == 8, i.sub == 10, i.sub == 12, i.sub == 14: // memory.init, memory.copy, table.init, table.copy
 		r.u32()
@@ -172,6 +179,7 @@ func (r *reader) misc(i instruction) {
 	default:
 		r.unknown(i)
 	}
+	return 0
 }
 
 // vector reads the immediates of what comes after 0xfd.

@@ -19,7 +19,7 @@ type Limits struct {
 	Functions int
 	Globals   int
 	Tables    int
-	Elements  int // of all tables, to begin with
+	Elements  int // of all tables, to begin with and as far as the module may grow them
 	Segments  int // of data and elements
 	Name      int // bytes of an import's or export's name
 
@@ -102,11 +102,18 @@ func check(binary []byte, limits Limits) error {
 // checker counts over all sections.
 type checker struct {
 	Limits
+	tables   []growth
 	elements uint64
 	segments uint64
 	locals   uint64
 	targets  uint64
 	work     uint64
+}
+
+// growth is how much a table may grow by.
+type growth struct {
+	by    uint64
+	grown bool // some instruction does
 }
 
 // over returns an error where n is more than limit.
@@ -208,8 +215,24 @@ func (c *checker) imported(r *reader) {
 
 func (c *checker) table(r *reader) {
 	r.byte() // the elements' type
-	c.elements += uint64(r.limits())
+	least, most := r.limits()
+	c.tables = append(c.tables, growth{by: uint64(max(least, most) - least)})
+	c.elements += uint64(least)
 	r.keep(over("the module's tables have", "elements", c.elements, c.Elements, ""))
+}
+
+// grow counts what an instruction may make of a table: the host has to hold
+// it, whatever memory the guest may have. That the table exists is for the
+// compiler to see.
+func (c *checker) grow(r *reader, ins instruction) {
+	if int64(ins.table) >= int64(len(c.tables)) || c.tables[ins.table].grown {
+		return
+	}
+	t := &c.tables[ins.table]
+	t.grown = true
+	c.elements += t.by
+	who := fmt.Sprintf("with the table.grow of table %d at byte %d the module's tables may have", ins.table, ins.at)
+	r.keep(over(who, "elements", c.elements, c.Elements, " for want of a lower maximum"))
 }
 
 // function checks a body of the code section, the i-th.
@@ -243,6 +266,10 @@ func (c *checker) expression(r *reader, who string) {
 			}
 		case opEnd:
 			depth--
+		case opMisc:
+			if ins.sub == subTableGrow {
+				c.grow(r, ins)
+			}
 		case opBrTable:
 			c.targets += uint64(ins.targets)
 			r.keep(over(who, "targets", uint64(ins.targets), c.Targets, fmt.Sprintf(" in the br_table at byte %d", ins.at)))

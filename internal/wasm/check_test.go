@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,15 @@ func code(n int, locals, instructions string) string {
 	return magic + section(1, "\x01\x60\x00\x00") +
 		section(3, num(n)+strings.Repeat("\x00", n)) +
 		section(10, num(n)+strings.Repeat(sized(locals+instructions+"\x0b"), n))
+}
+
+// growing is a module with these tables, that grows some of them.
+func growing(tables string, grown ...int) string {
+	body := none
+	for _, table := range grown {
+		body += "\xd0\x70\x41\x01\xfc\x0f" + num(table) + "\x1a"
+	}
+	return magic + section(1, "\x01\x60\x00\x00") + section(3, "\x01\x00") + section(4, tables) + section(10, "\x01"+sized(body+"\x0b"))
 }
 
 func i32s(n int) string { return "\x01" + num(n) + "\x7f" }
@@ -83,6 +93,8 @@ func TestHostile(t *testing.T) {
 		"globals":                     {magic + section(6, num(30_000)), "the module has 30000 globals"},
 		"a table of 4 G":              {magic + section(4, "\x01\x70\x00\xff\xff\xff\xff\x0f"), "the module's tables have 4294967295 elements"},
 		"an imported table of 4 G":    {magic + section(2, "\x01\x01a\x01b\x01\x70\x00\xff\xff\xff\xff\x0f"), "the module's tables have 4294967295 elements"},
+		"a table without end":         {growing("\x01\x70\x00\x01", 0), "with the table.grow of table 0 at byte 34 the module's tables may have 4294967295 elements for want of a lower maximum: 2000000 at most"},
+		"tables that grow":            {growing("\x02\x70\x01\x00"+num(1_500_000)+"\x70\x01\x00"+num(1_500_000), 0, 1, 1), "with the table.grow of table 1 at byte 51 the module's tables may have 3000000 elements"},
 		"tables":                      {magic + section(4, num(17)+strings.Repeat("\x70\x00\x00", 17)), "the module has 17 tables"},
 		"two memories":                {magic + section(5, "\x02\x00\x01\x00\x01"), "the module has 2 memories: 1 at most"},
 		"data segments":               {magic + section(11, num(600_000)), "segments of data and elements"},
@@ -122,6 +134,7 @@ func TestAtTheLimits(t *testing.T) {
 		"locals": code(200, i32s(10_000), ""),
 		"nested": code(10, none, strings.Repeat("\x02\x40", 2000)+strings.Repeat("\x0b", 2000)),
 		"blocks": code(1, none, strings.Repeat(brIf, 5000)),
+		"grown":  growing("\x02\x70\x00\x01\x70\x01\x01"+num(1_999_999), 1, 1),
 		"table":  code(1, none, "\x41\x00\x0e"+num(9000)+strings.Repeat("\x00", 9001)),
 	} {
 		m, err := h.Compile(t.Context(), []byte(binary))
@@ -144,7 +157,7 @@ func TestCheckPassesTheSpecification(t *testing.T) {
 	r := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter())
 	defer r.Close(t.Context())
 	limits := DefaultLimits
-	limits.Parameters, limits.Results, limits.Tables = 1000, 1000, 100 // some try what no compiler makes
+	limits.Parameters, limits.Results, limits.Tables, limits.Elements = 1000, 1000, 100, math.MaxInt // some try what no compiler makes
 	looked, passed := 0, 0
 	for _, version := range []string{"v1", "v2"} {
 		err := filepath.WalkDir(filepath.Join(root, version), func(path string, _ fs.DirEntry, err error) error {
@@ -158,7 +171,7 @@ func TestCheckPassesTheSpecification(t *testing.T) {
 			looked++
 			m, err := r.CompileModule(t.Context(), binary)
 			if err != nil {
-				return nil //nolint:nilerr // made to be refused
+				return nil // made to be refused
 			}
 			passed++
 			if err := check(binary, limits); err != nil {

@@ -13,6 +13,8 @@ import (
 
 	expsys "github.com/tetratelabs/wazero/experimental/sys"
 	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/decant-project/decant"
 )
 
 // rootFS is what a guest sees as /: folders of what its application bound.
@@ -25,7 +27,13 @@ type rootFS struct {
 	expsys.UnimplementedFS
 	session *session
 	state   *stateFS // nil without /state
+	open    int      // files that the guest has open
 }
+
+// maxOpen bounds how many files a guest has open, of all kinds.
+const maxOpen = 128
+
+var errOpen = decant.Errorf(decant.Exhausted, "the guest has %d files open, which is as many as it may", maxOpen)
 
 func newRootFS(s *session) (*rootFS, error) {
 	r := &rootFS{session: s}
@@ -55,6 +63,67 @@ func split(name string) (first, rest string) {
 
 // OpenFile implements expsys.FS.
 func (r *rootFS) OpenFile(name string, flag expsys.Oflag, perm fs.FileMode) (expsys.File, expsys.Errno) {
+	if r.open >= maxOpen {
+		r.session.failed(errOpen)
+		if name == "." {
+			return nil, expsys.ENOENT // of all errors that wazero itself knows of when it opens /
+		}
+		return nil, expsys.EIO // there is no EMFILE to tell it by
+	}
+	f, errno := r.file(name, flag, perm)
+	if errno != 0 {
+		return nil, errno
+	}
+	r.open++
+	return &handle{File: f, files: r}, 0
+}
+
+// handle is a file that the guest has open. It counts until it is closed, and
+// like the streams it fails once its call has ended.
+type handle struct {
+	expsys.File
+	files  *rootFS
+	closed bool
+}
+
+func (h *handle) Read(buf []byte) (int, expsys.Errno) {
+	if h.files.session.ended() != nil {
+		return 0, expsys.EIO
+	}
+	return h.File.Read(buf)
+}
+
+func (h *handle) Pread(buf []byte, off int64) (int, expsys.Errno) {
+	if h.files.session.ended() != nil {
+		return 0, expsys.EIO
+	}
+	return h.File.Pread(buf, off)
+}
+
+func (h *handle) Write(buf []byte) (int, expsys.Errno) {
+	if h.files.session.ended() != nil {
+		return 0, expsys.EIO
+	}
+	return h.File.Write(buf)
+}
+
+func (h *handle) Pwrite(buf []byte, off int64) (int, expsys.Errno) {
+	if h.files.session.ended() != nil {
+		return 0, expsys.EIO
+	}
+	return h.File.Pwrite(buf, off)
+}
+
+func (h *handle) Close() expsys.Errno {
+	if !h.closed {
+		h.closed = true
+		h.files.open--
+	}
+	return h.File.Close()
+}
+
+// file opens a file.
+func (r *rootFS) file(name string, flag expsys.Oflag, perm fs.FileMode) (expsys.File, expsys.Errno) {
 	first, rest := split(name)
 	if first == "state" && r.state != nil {
 		return r.state.open(rest, flag, perm)
@@ -72,11 +141,11 @@ func (r *rootFS) OpenFile(name string, flag expsys.Oflag, perm fs.FileMode) (exp
 	switch first {
 	case "dev":
 		if d, ok := config.Devices[rest]; ok {
-			return &deviceFile{session: r.session, name: rest, device: d}, 0
+			return &deviceFile{charFile: charFile{session: r.session}, device: d}, 0
 		}
 	case "link":
 		if l, ok := config.Links[rest]; ok {
-			return &linkFile{session: r.session, name: rest, link: l}, 0
+			return &linkFile{charFile: charFile{session: r.session}, link: l}, 0
 		}
 	case "models":
 		model, file, _ := strings.Cut(rest, "/")
@@ -144,7 +213,7 @@ func (r *rootFS) Stat(name string) (sys.Stat_t, expsys.Errno) {
 		return r.state.stat(rest)
 	}
 	// Opening does nothing yet to what is opened.
-	f, errno := r.OpenFile(name, expsys.O_RDONLY, 0)
+	f, errno := r.file(name, expsys.O_RDONLY, 0)
 	if errno != 0 {
 		return sys.Stat_t{}, errno
 	}
@@ -173,7 +242,7 @@ func (r *rootFS) Unlink(name string) expsys.Errno {
 // Rename implements expsys.FS.
 func (r *rootFS) Rename(from, to string) expsys.Errno {
 	return r.inState(from, func(source string) expsys.Errno {
-		return r.inState(to, func(target string) expsys.Errno { return errnoOf(r.state.root.Rename(source, target)) })
+		return r.inState(to, func(target string) expsys.Errno { return r.state.rename(source, target) })
 	})
 }
 
@@ -186,14 +255,20 @@ func (r *rootFS) inState(name string, f func(rest string) expsys.Errno) expsys.E
 	if rest == "" {
 		return expsys.EACCES // /state itself stays
 	}
+	if errno := tooLong(rest); errno != 0 {
+		return errno
+	}
 	return f(rest)
 }
 
 // errnoOf returns what a guest learns of an error of the host.
 func errnoOf(err error) expsys.Errno {
+	var errno expsys.Errno
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &errno): // our own
+		return errno
 	case errors.Is(err, fs.ErrNotExist):
 		return expsys.ENOENT
 	case errors.Is(err, syscall.ENOTEMPTY): // which is an fs.ErrExist too
@@ -251,8 +326,6 @@ func (d *dirFile) Read([]byte) (int, expsys.Errno) { return 0, expsys.EISDIR }
 // Each write is an action.
 type deviceFile struct {
 	charFile
-	session *session
-	name    string
 	device  Device
 	sample  []byte
 	reading bool
@@ -268,15 +341,24 @@ func (d *deviceFile) Read(buf []byte) (int, expsys.Errno) {
 			d.session.failed(err)
 			return 0, expsys.EIO
 		}
+		if errno := d.hold(len(sample)); errno != 0 {
+			return 0, errno
+		}
 		d.sample, d.reading = sample, true
 	}
 	n := copy(buf, d.sample)
-	d.sample = d.sample[n:]
+	if d.sample = d.sample[n:]; len(d.sample) == 0 {
+		d.drop()
+	}
 	d.reading = n > 0 || len(buf) == 0
 	return n, 0
 }
 
 func (d *deviceFile) Write(buf []byte) (int, expsys.Errno) {
+	if errno := d.session.hold(len(buf)); errno != 0 {
+		return 0, errno
+	}
+	defer d.session.release(len(buf))
 	if err := d.device.Write(d.session.ctx, slices.Clone(buf)); err != nil {
 		d.session.failed(err)
 		return 0, expsys.EIO
@@ -289,8 +371,6 @@ func (d *deviceFile) Write(buf []byte) (int, expsys.Errno) {
 // ready for another.
 type linkFile struct {
 	charFile
-	session  *session
-	name     string
 	link     Link
 	request  []byte
 	response []byte
@@ -299,10 +379,17 @@ type linkFile struct {
 
 func (l *linkFile) Write(buf []byte) (int, expsys.Errno) {
 	if len(l.request)+len(buf) > DefaultOutput {
+		l.session.failed(errRequest)
 		return 0, expsys.EIO
 	}
+	if l.reading {
+		l.drop()
+		l.response, l.reading = nil, false
+	}
+	if errno := l.hold(len(buf)); errno != 0 {
+		return 0, errno
+	}
 	l.request = append(l.request, buf...)
-	l.response, l.reading = nil, false
 	return len(buf), 0
 }
 
@@ -314,21 +401,52 @@ func (l *linkFile) Read(buf []byte) (int, expsys.Errno) {
 		request := l.request
 		l.request = nil
 		response, err := l.link(l.session.ctx, request)
+		l.drop()
 		if err != nil {
 			l.session.failed(err)
 			return 0, expsys.EIO
 		}
+		if errno := l.hold(len(response)); errno != 0 {
+			return 0, errno
+		}
 		l.response, l.reading = response, true
 	}
 	n := copy(buf, l.response)
-	l.response = l.response[n:]
+	if l.response = l.response[n:]; len(l.response) == 0 {
+		l.drop()
+	}
 	l.reading = n > 0 || len(buf) == 0
 	return n, 0
 }
 
-// charFile is what devices and links have in common: they have no size, and no
-// place to seek to.
-type charFile struct{ expsys.UnimplementedFile }
+var errRequest = decant.Errorf(decant.Exhausted, "the request to a link is larger than %s", decant.Bytes(DefaultOutput))
+
+// charFile is what devices and links have in common: they have no size, no
+// place to seek to, and count what they hold.
+type charFile struct {
+	expsys.UnimplementedFile
+	session *session
+	held    int
+}
+
+func (c *charFile) hold(n int) expsys.Errno {
+	errno := c.session.hold(n)
+	if errno == 0 {
+		c.held += n
+	}
+	return errno
+}
+
+// drop gives back all that is held.
+func (c *charFile) drop() {
+	c.session.release(c.held)
+	c.held = 0
+}
+
+func (c *charFile) Close() expsys.Errno {
+	c.drop()
+	return 0
+}
 
 func (charFile) Stat() (sys.Stat_t, expsys.Errno) {
 	return sys.Stat_t{Mode: fs.ModeDevice | fs.ModeCharDevice | 0o666, Nlink: 1}, 0
@@ -338,4 +456,3 @@ func (charFile) Truncate(int64) expsys.Errno           { return 0 } // shells op
 func (charFile) Sync() expsys.Errno                    { return 0 }
 func (charFile) Datasync() expsys.Errno                { return 0 }
 func (charFile) Seek(int64, int) (int64, expsys.Errno) { return 0, expsys.EINVAL }
-func (charFile) Close() expsys.Errno                   { return 0 }

@@ -10,11 +10,14 @@ package wasm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/decant-project/decant"
@@ -65,6 +68,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	}
 	h.runtime = wazero.NewRuntimeWithConfig(ctx, config)
 	modules := append([]HostModule{func(ctx context.Context, r wazero.Runtime) error {
+		ctx = experimental.WithFunctionListenerFactory(ctx, experimental.FunctionListenerFactoryFunc(guardRenumber))
 		_, err := wasi_snapshot_preview1.Instantiate(ctx, r)
 		return err
 	}}, c.Modules...)
@@ -74,6 +78,20 @@ func New(ctx context.Context, c Config) (*Host, error) {
 		}
 	}
 	return h, nil
+}
+
+// guardRenumber ends a guest that gives a file a number far beyond what it may
+// have open: wazero's table of files reaches as far as the highest number, and
+// 2^31 of them take 16 GiB.
+func guardRenumber(f api.FunctionDefinition) experimental.FunctionListener {
+	if f.Name() != "fd_renumber" {
+		return nil
+	}
+	return experimental.FunctionListenerFunc(func(_ context.Context, _ api.Module, _ api.FunctionDefinition, params []uint64, _ experimental.StackIterator) {
+		if to := api.DecodeI32(params[1]); to > 2*maxOpen {
+			panic(fmt.Errorf("it gave a file the number %d: %d at most", to, 2*maxOpen))
+		}
+	})
 }
 
 // hasCompiler reports whether wazero compiles for this machine.

@@ -9,10 +9,17 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
+// maxParams bounds the request to a numeric function: decoding takes many times
+// its size in memory.
+const maxParams = 64 << 10
+
 // decodeParams reads the arguments of a numeric function from a JSON array.
 // i32 and i64 take integers, signed or unsigned, and integers as text; f32 and
 // f64 take numbers, and "NaN", "Infinity" and "-Infinity" as text.
 func decodeParams(sig signature, request []byte) ([]uint64, error) {
+	if len(request) > maxParams {
+		return nil, fmt.Errorf("it is %s: the request has %d bytes, %d at most", sig, len(request), maxParams)
+	}
 	var args []json.RawMessage
 	if err := json.Unmarshal(request, &args); err != nil || len(args) != len(sig.params) {
 		return nil, fmt.Errorf("it is %s: send a JSON array of %d numbers", sig, len(sig.params))

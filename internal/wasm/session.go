@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
+	expsys "github.com/tetratelabs/wazero/experimental/sys"
 	"github.com/tetratelabs/wazero/experimental/sysfs"
 	"github.com/tetratelabs/wazero/sys"
 
@@ -28,6 +28,7 @@ type session struct {
 	memory *memoryLimit
 	files  *rootFS
 	lost   atomic.Bool
+	held   int // bytes that the host keeps in the guest's open links and devices
 	// exports are those called before: each holds a stack, which is dear to make.
 	exports map[string]api.Function
 
@@ -36,7 +37,9 @@ type session struct {
 	in      bytes.Reader
 	out     []byte
 	outside error // the first failure of something outside the guest
+	cut     error // why some of what it read or wrote was cut off
 	lastLog string
+	logged  int // bytes of the log
 }
 
 // instantiate makes an instance of the guest's module and initializes it.
@@ -50,9 +53,9 @@ func (g *Guest) instantiate(ctx context.Context) (*session, error) {
 	config := wazero.NewModuleConfig().
 		WithName("").
 		WithStartFunctions().
-		WithStdin(&s.in).
-		WithStdout(writer(s.write)).
-		WithStderr(writer(s.log)).
+		WithStdin(stream(s.read)).
+		WithStdout(stream(s.write)).
+		WithStderr(stream(s.log)).
 		WithArgs(append([]string{"module"}, g.config.Args...)...).
 		WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(s.files, "/")).
 		WithRandSource(rand.Reader).
@@ -95,7 +98,7 @@ func (s *session) instantiateModule(ctx context.Context, config wazero.ModuleCon
 
 // begin sets the session up for a call.
 func (s *session) begin(ctx context.Context, request []byte) {
-	s.ctx, s.out, s.outside, s.lastLog = ctx, nil, nil, ""
+	s.ctx, s.out, s.outside, s.cut, s.lastLog, s.logged = ctx, nil, nil, nil, "", 0
 	s.in.Reset(request)
 }
 
@@ -128,6 +131,9 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 		return nil, s.failure(ctx, "calling "+function, err)
 	}
 	if !sig.streams {
+		if s.cut != nil {
+			return nil, s.cut
+		}
 		return encodeResults(sig, results)
 	}
 	if len(results) == 1 && uint32(results[0]) != 0 {
@@ -137,10 +143,10 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 }
 
 // finish returns the response. What went wrong outside counts only where the
-// guest failed by it, but for output that was cut off.
+// guest failed by it, but for what was cut off.
 func (s *session) finish() ([]byte, error) {
-	if errors.Is(s.outside, errOutput) {
-		return nil, s.outside
+	if s.cut != nil {
+		return nil, s.cut
 	}
 	return s.out, nil
 }
@@ -149,6 +155,9 @@ var errOutput = decant.Errorf(decant.Exhausted, "the response is larger than a c
 
 // said is the error of a function that ended with a status.
 func (s *session) said(function string, status int32) error {
+	if s.cut != nil {
+		return s.cut
+	}
 	if s.outside != nil {
 		return s.outside
 	}
@@ -165,6 +174,9 @@ func (s *session) failure(ctx context.Context, during string, err error) error {
 	s.lost.Store(true)
 	if ctx.Err() != nil {
 		return s.guest.ended(ctx, during)
+	}
+	if s.cut != nil {
+		return s.cut
 	}
 	if s.outside != nil {
 		return s.outside
@@ -186,7 +198,7 @@ func (s *session) failed(err error) {
 	if s.outside == nil {
 		s.outside = err
 	}
-	fmt.Fprintln(s.guest.config.Log, "decant:", err)
+	_ = s.keepLog(fmt.Appendln(nil, "decant:", err))
 }
 
 func (s *session) close() {
@@ -195,17 +207,38 @@ func (s *session) close() {
 	s.lost.Store(true)
 }
 
-// writer makes a writer of a function.
-type writer func([]byte) (int, error)
+// ended returns an error once the call has ended. All that reads and writes for
+// the guest asks first: a guest may have the host go through millions of buffers
+// in one call of fd_read or fd_write, where nothing else stops it.
+func (s *session) ended() error {
+	if s.ctx.Err() == nil {
+		return nil
+	}
+	s.cut = s.guest.ended(s.ctx, "reading or writing")
+	return s.cut
+}
 
-func (w writer) Write(p []byte) (int, error) { return w(p) }
+// stream makes a reader and a writer of a function.
+type stream func([]byte) (int, error)
+
+func (f stream) Read(p []byte) (int, error)  { return f(p) }
+func (f stream) Write(p []byte) (int, error) { return f(p) }
+
+// read gives what the guest reads of standard input.
+func (s *session) read(p []byte) (int, error) {
+	if err := s.ended(); err != nil {
+		return 0, err
+	}
+	return s.in.Read(p)
+}
 
 // write takes what the guest writes to standard output.
 func (s *session) write(p []byte) (int, error) {
+	if err := s.ended(); err != nil {
+		return 0, err
+	}
 	if len(s.out)+len(p) > s.guest.config.Output {
-		if s.outside == nil {
-			s.outside = errOutput
-		}
+		s.cut = errOutput
 		return 0, errOutput
 	}
 	s.out = append(s.out, p...)
@@ -215,8 +248,14 @@ func (s *session) write(p []byte) (int, error) {
 // maxLogLine bounds what is kept of the last line of the log, for errors.
 const maxLogLine = 300
 
+// maxLog bounds what a call may add to the log.
+const maxLog = 1 << 20
+
 // log takes what the guest writes to standard error.
 func (s *session) log(p []byte) (int, error) {
+	if err := s.ended(); err != nil {
+		return 0, err
+	}
 	line := strings.TrimSpace(string(p[:min(len(p), 4096)]))
 	if i := strings.LastIndexByte(line, '\n'); i >= 0 {
 		line = line[i+1:]
@@ -224,8 +263,42 @@ func (s *session) log(p []byte) (int, error) {
 	if line != "" {
 		s.lastLog = line[:min(len(line), maxLogLine)]
 	}
-	return s.guest.config.Log.Write(p)
+	return len(p), s.keepLog(p)
 }
+
+// keepLog writes to the log what the call may still add to it. The rest is
+// dropped with one remark: no call fails by saying too much.
+func (s *session) keepLog(p []byte) error {
+	room := maxLog - s.logged
+	if room < 0 {
+		return nil // the remark was made
+	}
+	s.logged += len(p)
+	if len(p) <= room {
+		_, err := s.guest.config.Log.Write(p)
+		return err
+	}
+	_, err := fmt.Fprintf(s.guest.config.Log, "%s\ndecant: this call has logged more than %s: the rest is dropped\n", p[:room], decant.Bytes(maxLog))
+	return err
+}
+
+// maxHeld bounds what the host keeps for a guest in all of its open links and
+// devices: requests being written, and responses and samples being read.
+const maxHeld = 128 << 20
+
+var errHeld = decant.Errorf(decant.Exhausted, "the guest's open links and devices would hold more than %s", decant.Bytes(maxHeld))
+
+// hold counts n more bytes that the host keeps for the guest, if they fit.
+func (s *session) hold(n int) expsys.Errno {
+	if n > maxHeld-s.held {
+		s.failed(errHeld)
+		return expsys.EIO // there is no ENOSPC to tell it by
+	}
+	s.held += n
+	return 0
+}
+
+func (s *session) release(n int) { s.held -= n }
 
 // sleep lets a guest sleep no longer than its call may last.
 func (s *session) sleep(ns int64) {
@@ -236,5 +309,3 @@ func (s *session) sleep(ns int64) {
 	case <-s.ctx.Done():
 	}
 }
-
-var _ io.Writer = writer(nil)

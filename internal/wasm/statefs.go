@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	expsys "github.com/tetratelabs/wazero/experimental/sys"
 	"github.com/tetratelabs/wazero/sys"
@@ -17,10 +18,26 @@ import (
 // follows no link out of it, and guests cannot make any) nor fill beyond its
 // limit.
 type stateFS struct {
-	dir   string
-	root  *os.Root
-	limit int64
-	used  int64 // at least what is there; what was freed counts until it is needed
+	dir    string
+	root   *os.Root
+	limit  int64
+	used   int64 // at least what is there; what was freed counts until it is needed
+	opened map[*osFile]bool
+}
+
+// Paths within /state are bounded, so that the host can always walk and remove
+// what a guest has made.
+const (
+	maxPath   = 1024
+	maxLevels = 32
+)
+
+// tooLong refuses a path beyond the bounds.
+func tooLong(name string) expsys.Errno {
+	if len(name) > maxPath || strings.Count(name, "/") >= maxLevels {
+		return expsys.ENAMETOOLONG
+	}
+	return 0
 }
 
 // fileCost is what a file or folder counts beside its bytes, so that there
@@ -35,30 +52,71 @@ func openStateFS(dir string, limit int64) (*stateFS, error) {
 	if err != nil {
 		return nil, decant.Errorf(decant.Internal, "cannot open the guest's state folder: %w", err)
 	}
-	s := &stateFS{dir: dir, root: root, limit: limit}
-	s.used = s.count()
+	s := &stateFS{dir: dir, root: root, limit: limit, opened: map[*osFile]bool{}}
+	if s.used, err = s.count(); err != nil {
+		return nil, errors.Join(decant.Errorf(decant.Internal, "cannot count what is in the guest's state folder: %w", err), root.Close())
+	}
 	return s, nil
 }
 
-// count returns what is there.
-func (s *stateFS) count() (total int64) {
-	_ = filepath.WalkDir(s.dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == s.dir {
-			return nil //nolint:nilerr // what cannot be read does not count
-		}
-		total += fileCost
-		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
-			total += info.Size()
-		}
+// count returns what is there: all that has a name, and files without one that
+// are open still.
+func (s *stateFS) count() (total int64, err error) {
+	err = s.walk(".", func(_ string, info fs.FileInfo) error {
+		total += cost(info)
 		return nil
 	})
-	return total
+	if err != nil {
+		return 0, err
+	}
+	type inode struct{ dev, ino uint64 }
+	counted := map[inode]bool{}
+	for f := range s.opened {
+		info, err := f.f.Stat()
+		if err != nil {
+			return 0, err
+		}
+		st := sys.NewStat_t(info)
+		if id := (inode{st.Dev, st.Ino}); st.Nlink == 0 && !counted[id] {
+			counted[id] = true
+			total += cost(info)
+		}
+	}
+	return total, nil
+}
+
+func cost(info fs.FileInfo) int64 {
+	if info.Mode().IsRegular() {
+		return fileCost + info.Size()
+	}
+	return fileCost
+}
+
+// walk does f with all that is in a folder; below is its path from there.
+func (s *stateFS) walk(folder string, f func(below string, info fs.FileInfo) error) error {
+	top := filepath.Join(s.dir, filepath.FromSlash(folder))
+	return filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && p != top {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				return f(filepath.ToSlash(p[len(top)+1:]), info)
+			}
+		}
+		if p != top && errors.Is(err, fs.ErrNotExist) {
+			return nil // another of a command's calls has removed it
+		}
+		return err
+	})
 }
 
 // take counts n more bytes, if they fit.
 func (s *stateFS) take(n int64) expsys.Errno {
-	if s.used+n > s.limit {
-		s.used = s.count() // something may have been removed
+	if s.used+n > s.limit { // something may have been removed
+		used, err := s.count()
+		if err != nil {
+			return errnoOf(err)
+		}
+		s.used = used
 	}
 	if s.used+n > s.limit {
 		return expsys.EIO // there is no ENOSPC to tell it by
@@ -68,6 +126,9 @@ func (s *stateFS) take(n int64) expsys.Errno {
 }
 
 func (s *stateFS) open(name string, flag expsys.Oflag, perm fs.FileMode) (expsys.File, expsys.Errno) {
+	if errno := tooLong(name); errno != 0 {
+		return nil, errno
+	}
 	if name == "" {
 		name = "."
 	}
@@ -87,7 +148,9 @@ func (s *stateFS) open(name string, flag expsys.Oflag, perm fs.FileMode) (expsys
 		_ = f.Close()
 		return nil, expsys.ENOTDIR
 	}
-	return &osFile{f: f, state: s, appends: flag&expsys.O_APPEND != 0}, 0
+	o := &osFile{f: f, state: s, appends: flag&expsys.O_APPEND != 0}
+	s.opened[o] = true
+	return o, 0
 }
 
 func hostFlags(flag expsys.Oflag) int {
@@ -110,6 +173,9 @@ func hostFlags(flag expsys.Oflag) int {
 }
 
 func (s *stateFS) stat(name string) (sys.Stat_t, expsys.Errno) {
+	if errno := tooLong(name); errno != 0 {
+		return sys.Stat_t{}, errno
+	}
 	if name == "" {
 		name = "."
 	}
@@ -138,6 +204,26 @@ func (s *stateFS) remove(name string, folder bool) expsys.Errno {
 		return expsys.EISDIR
 	}
 	return errnoOf(s.root.Remove(name))
+}
+
+// rename moves a file or a folder, with all that is in it.
+func (s *stateFS) rename(from, to string) expsys.Errno {
+	info, err := s.root.Lstat(from)
+	if err != nil {
+		return errnoOf(err)
+	}
+	if info.IsDir() {
+		err = s.walk(from, func(below string, _ fs.FileInfo) error {
+			if errno := tooLong(to + "/" + below); errno != 0 {
+				return errno
+			}
+			return nil
+		})
+	}
+	if err == nil {
+		err = s.root.Rename(from, to)
+	}
+	return errnoOf(err)
 }
 
 // osFile is an open file or folder of the host: of /state, or a model's.
@@ -236,7 +322,13 @@ func (o *osFile) growTo(size int64) expsys.Errno {
 
 func (o *osFile) Sync() expsys.Errno     { return errnoOf(o.f.Sync()) }
 func (o *osFile) Datasync() expsys.Errno { return errnoOf(o.f.Sync()) }
-func (o *osFile) Close() expsys.Errno    { return errnoOf(o.f.Close()) }
+
+func (o *osFile) Close() expsys.Errno {
+	if o.state != nil {
+		delete(o.state.opened, o)
+	}
+	return errnoOf(o.f.Close())
+}
 
 func (o *osFile) Readdir(n int) ([]expsys.Dirent, expsys.Errno) {
 	found, err := o.f.ReadDir(n)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -163,6 +164,7 @@ func TestFailures(t *testing.T) {
 		{function: "nothing", code: decant.NotFound, says: `no function "nothing"; it has add, ask, breakdown,`},
 		{function: "add", request: "[1]", code: decant.Invalid, says: "send a JSON array of 4 numbers"},
 		{function: "add", request: `[1,2,3,"x"]`, code: decant.Invalid, says: `argument 4 is "x", not an f64`},
+		{function: "add", request: "[" + strings.Repeat("1,", 33<<10) + "1]", code: decant.Invalid, says: "the request has 67587 bytes, 65536 at most"},
 		{function: "spin", timeout: 100 * time.Millisecond, code: decant.Deadline, says: "ran out of time", lost: true},
 		{function: "spin", config: wasm.GuestConfig{Deadline: 50 * time.Millisecond}, code: decant.Deadline, lost: true},
 		{function: "sleep", timeout: 50 * time.Millisecond, code: decant.Deadline, lost: true},
@@ -371,6 +373,131 @@ func TestInitialMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = g.Close()
+}
+
+// countingLog keeps the length and the end of what it gets.
+type countingLog struct {
+	bytes, writes int
+	end           string
+	then          func() // called at each write
+}
+
+func (l *countingLog) Write(p []byte) (int, error) {
+	l.bytes += len(p)
+	l.writes++
+	l.end = string(p[max(0, len(p)-100):])
+	if l.then != nil {
+		l.then()
+	}
+	return len(p), nil
+}
+
+// TestLogBudget: however much a call logs, in however few calls of the host, the
+// log gets no more than its due of it and the call goes on; the next call has
+// its own.
+func TestLogBudget(t *testing.T) {
+	log := &countingLog{}
+	g := kit(t, wasm.GuestConfig{Log: log})
+	for range 2 {
+		log.bytes = 0
+		call(t, g, "hose", "2 100000 1000000")
+		if log.bytes < 1<<20 || log.bytes > 1<<20+100 || !strings.HasSuffix(log.end, "\ndecant: this call has logged more than 1MiB: the rest is dropped\n") {
+			t.Errorf("the log got %d bytes, at the end %q", log.bytes, log.end)
+		}
+	}
+}
+
+// endingDevice ends a call at the first write.
+type endingDevice struct {
+	end    func()
+	writes int
+}
+
+func (d *endingDevice) Read(context.Context) ([]byte, error) { return nil, io.EOF }
+
+func (d *endingDevice) Write(context.Context, []byte) error {
+	d.writes++
+	d.end()
+	return nil
+}
+
+// TestEndedCallWritesNoMore: a call of the host with a hundred thousand buffers
+// stops with the guest's call.
+func TestEndedCallWritesNoMore(t *testing.T) {
+	for _, to := range []string{"2", "dev/motor"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		log, device := &countingLog{then: cancel}, &endingDevice{end: cancel}
+		g := kit(t, wasm.GuestConfig{Log: log, Devices: map[string]wasm.Device{"motor": device}})
+		if _, err := g.Call(ctx, "hose", []byte(to+" 100000 1")); !errors.Is(err, decant.Deadline) {
+			t.Errorf("%s: got %v", to, err)
+		}
+		if log.writes+device.writes != 1 {
+			t.Errorf("%s: %d writes after the call's end", to, log.writes+device.writes-1)
+		}
+	}
+}
+
+// TestHoards: what a guest may keep of the host's is bounded, over all of its
+// open files; why it could not have more is the error of its call.
+func TestHoards(t *testing.T) {
+	config := func(t *testing.T) wasm.GuestConfig {
+		return wasm.GuestConfig{
+			State:   filepath.Join(t.TempDir(), "state"),
+			Models:  map[string]map[string]string{"net": {"m": os.Args[0]}},
+			Devices: map[string]wasm.Device{"motor": &fakeDevice{}},
+			Links:   map[string]wasm.Link{"next": func(context.Context, []byte) ([]byte, error) { return nil, nil }},
+		}
+	}
+	for _, tt := range []struct{ request, says string }{
+		{"link/next 2 64", ""},
+		{"link/next 1 65", "the request to a link is larger than 64MiB"},
+		{"link/next 9 15", "would hold more than 128MiB"},
+		{"dev/motor 9 15", ""}, // acted on, not kept
+		{"link/next 100 0", ""},
+		{"link/next 200 0", "the guest has 128 files open"},
+		{"dev/motor 200 0", "the guest has 128 files open"},
+		{"models/net/m 200 0", "the guest has 128 files open"},
+		{"state/a 200 0", "the guest has 128 files open"},
+		{". 200 0", "the guest has 128 files open"},
+	} {
+		t.Run(tt.request, func(t *testing.T) {
+			_, err := kit(t, config(t)).Call(t.Context(), "hoard", []byte(tt.request))
+			if tt.says == "" && err != nil {
+				t.Errorf("got %v", err)
+			}
+			if tt.says != "" && (!errors.Is(err, decant.Exhausted) || !strings.Contains(err.Error(), tt.says)) {
+				t.Errorf("got %v, want %s", err, tt.says)
+			}
+		})
+	}
+}
+
+// TestRenumber: a file's number is bounded as their count is, whatever runs the
+// guest.
+func TestRenumber(t *testing.T) {
+	for _, interpreter := range []bool{false, true} {
+		g := start(t, newHost(t, wasm.Config{Interpreter: interpreter}), binary(t, "kit"), wasm.GuestConfig{})
+		call(t, g, "renumber", "100")
+		if _, err := g.Call(t.Context(), "renumber", []byte("-1")); !errors.Is(err, decant.GuestFailed) || g.Lost() {
+			t.Errorf("to -1: got %v", err)
+		}
+		_, err := g.Call(t.Context(), "renumber", []byte("10000000"))
+		if !errors.Is(err, decant.GuestFailed) || !strings.Contains(err.Error(), "it gave a file the number 10000000: 256 at most") || !g.Lost() {
+			t.Errorf("to 10000000: got %v", err)
+		}
+	}
+}
+
+// TestNothingStaysHeld: what was sent, read or closed is not held any more.
+func TestNothingStaysHeld(t *testing.T) {
+	g := kit(t, wasm.GuestConfig{
+		Devices: map[string]wasm.Device{"sensor": &fakeDevice{samples: slices.Repeat([]string{strings.Repeat("x", 20<<20)}, 10)}},
+		Links:   map[string]wasm.Link{"next": func(_ context.Context, request []byte) ([]byte, error) { return request, nil }},
+	})
+	for range 10 {
+		call(t, g, "ask", strings.Repeat("x", 20<<20))
+		call(t, g, "files", "cat /dev/sensor")
+	}
 }
 
 func BenchmarkEcho(b *testing.B) {
