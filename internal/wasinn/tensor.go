@@ -49,9 +49,11 @@ func readTensor(m memory, record []byte, want nn.Info, buf []byte) (nn.Tensor, e
 	if err := want.Accepts(t); err != nil {
 		return nn.Tensor{}, err
 	}
-	if t.Data = append(buf[:0], data...); t.Data == nil {
-		t.Data = []byte{}
+	buf = append(buf[:0], data...)
+	if buf == nil {
+		buf = []byte{}
 	}
+	t.Data = buf
 	return t, nil
 }
 

@@ -24,9 +24,9 @@ func in(content []byte, fields ...int) []byte {
 }
 
 func TestExternalData(t *testing.T) {
-	elsewhere := []byte{14<<3 | 0, 1}     // data_location: EXTERNAL
+	elsewhere := []byte{14 << 3, 1}       // data_location: EXTERNAL
 	path := in([]byte("/etc/shadow"), 13) // external_data
-	here := []byte{14<<3 | 0, 0}          // data_location: DEFAULT
+	here := []byte{14 << 3, 0}            // data_location: DEFAULT
 	for name, fields := range map[string][]int{
 		"an initializer":                 {7, 5},
 		"values of a sparse one":         {7, 15, 1},
