@@ -62,7 +62,7 @@ data folder and at --api, which asks for the token in that folder.`,
 			return up(cmd.Context(), f, cmd.ErrOrStderr().Write)
 		},
 	}
-	cmd.Flags().StringVar(&f.site, "site", "home", "name of the site")
+	cmd.Flags().StringVar(&f.site, "site", "", "name of the site (default what the data folder has, else "+identity.DefaultSite+")")
 	cmd.Flags().StringVar(&f.listen, "listen", ":7443", "where devices reach it; port 0 picks one, and keeps it")
 	cmd.Flags().StringVar(&f.api, "api", "127.0.0.1:7440", "where the users' REST API is served, with a token; off is nowhere")
 	cmd.Flags().BoolVar(&f.multicast, "discovery", true, "find devices, and be found, by mDNS")
@@ -150,7 +150,7 @@ func up(ctx context.Context, f upFlags, stderr writerFunc) error {
 		}
 		servers = append(servers, s)
 	}
-	log.Info("the orchestrator is up", "site", f.site, "devices", config.Addresses(), "socket", filepath.Join(f.dir, socketName), "version", version)
+	log.Info("the orchestrator is up", "site", authority.Site(), "devices", config.Addresses(), "socket", filepath.Join(f.dir, socketName), "version", version)
 
 	parts := []func(context.Context) error{o.Run, renew}
 	if f.multicast {

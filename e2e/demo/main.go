@@ -75,7 +75,7 @@ func run(ctx context.Context, out io.Writer, a act, keep bool) (err error) {
 			s.lookAround()
 			return
 		}
-		err = errors.Join(err, s.close(err == nil))
+		err = errors.Join(err, s.close(err == nil || errors.Is(ctx.Err(), context.Canceled)))
 	}()
 	if err := s.start(ctx); err != nil {
 		return err

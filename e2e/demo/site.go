@@ -99,15 +99,11 @@ func (s *site) deploy(ctx context.Context) error {
 		return err
 	}
 	s.step("the application goes where what it needs is: decant deploy -f " + s.example.App)
-	return s.show(ctx, "deploy", "-f", s.example.App)
+	return s.show(ctx, "deploy", "-f", s.example.App, "--timeout", "1m")
 }
 
 // show runs the command line and shows what it prints.
-func (s *site) show(ctx context.Context, args ...string) error {
-	out, err := s.Decant(ctx, nil, args...)
-	_, _ = s.out.Write(out)
-	return err
-}
+func (s *site) show(ctx context.Context, args ...string) error { return s.Show(ctx, s.out, args...) }
 
 // watch shows the screen until the trigger has had its last sample, and returns
 // all that the screen has shown.

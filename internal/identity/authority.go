@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -45,16 +46,22 @@ type Authority struct {
 	cert *x509.Certificate
 }
 
+// DefaultSite is a site's name where nobody gave it one.
+const DefaultSite = "home"
+
 // OpenAuthority reads the authority in dir, or makes one for site at the first
-// start. Conflict: dir holds that of another site. Corrupt: it is damaged.
+// start, for DefaultSite where that is "". Conflict: dir holds that of another
+// site. Corrupt: it is damaged.
 func OpenAuthority(dir, site string) (*Authority, error) {
-	if err := decant.CheckName("site", site); err != nil {
-		return nil, err
+	if site != "" {
+		if err := decant.CheckName("site", site); err != nil {
+			return nil, err
+		}
 	}
 	keyFile, certFile := filepath.Join(dir, "ca.key"), filepath.Join(dir, "ca.pem")
 	certText, err := os.ReadFile(certFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return newAuthority(keyFile, certFile, site)
+		return newAuthority(keyFile, certFile, cmp.Or(site, DefaultSite))
 	}
 	keyText, keyErr := os.ReadFile(keyFile)
 	if err := errors.Join(err, keyErr); err != nil {
@@ -66,11 +73,11 @@ func OpenAuthority(dir, site string) (*Authority, error) {
 		return nil, decant.Errorf(decant.Corrupt, "the authority of the site in %s is damaged", dir).
 			WithHelp("restore it from a backup: without it each device must join again")
 	}
-	if cert.Subject.CommonName != site {
+	if site != "" && cert.Subject.CommonName != site {
 		return nil, decant.Errorf(decant.Conflict, "%s is of site %q, not %q", dir, cert.Subject.CommonName, site).
 			WithHelp("start with --site %s, or with another --dir", cert.Subject.CommonName)
 	}
-	return &Authority{site: site, key: key, cert: cert}, nil
+	return &Authority{site: cert.Subject.CommonName, key: key, cert: cert}, nil
 }
 
 // newAuthority writes the certificate last: until then there is no authority.

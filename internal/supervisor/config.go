@@ -44,7 +44,9 @@ func ReadConfig(path string) (Config, error) {
 	if err != nil {
 		return Config{}, decant.Errorf(decant.Invalid, "%s: %w", path, err)
 	}
-	c.dir = filepath.Dir(path)
+	if c.dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
+		return Config{}, decant.Errorf(decant.Invalid, "cannot find the folder of %s: %w", path, err)
+	}
 	return c, nil
 }
 

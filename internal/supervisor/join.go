@@ -18,6 +18,9 @@ const (
 	connectMost  = 5 * time.Second
 )
 
+// joinQuietly is how long finding an orchestrator takes where nothing is wrong.
+const joinQuietly = 3 * time.Second
+
 // offer is a join code with where it is good.
 type offer struct {
 	code      identity.Code
@@ -108,6 +111,7 @@ func (s *Supervisor) joinOnce(ctx context.Context, o offer) error {
 // joinWith asks until an orchestrator has answered. Without an error the device
 // has joined, or ctx has ended.
 func (s *Supervisor) joinWith(ctx context.Context, o offer) error {
+	began := time.Now()
 	pause := backoff{first: connectFirst, most: connectMost}
 	for ctx.Err() == nil {
 		known := append(slices.Clone(o.addresses), s.orchs.of(o.code.Pin.String())...)
@@ -122,7 +126,9 @@ func (s *Supervisor) joinWith(ctx context.Context, o offer) error {
 		if !errors.Is(err, decant.Unavailable) {
 			return err
 		}
-		s.log.Info("joining", "next", err.Error())
+		if time.Since(began) > joinQuietly {
+			s.log.Info("still joining", "because", err.Error())
+		}
 		select {
 		case <-ctx.Done():
 		case <-s.orchs.changed:
