@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -91,15 +92,8 @@ func load(cmd *cobra.Command, path, as string) (spec decant.PackageSpec, files [
 	if spec, err = packages.FileSpec(path, ref); err != nil {
 		return spec, nil, err
 	}
-	files, err = packages.Files(dirOf(path), spec)
+	files, err = packages.Files(filepath.Dir(path), spec)
 	return spec, files, err
-}
-
-func dirOf(path string) string {
-	if i := strings.LastIndexByte(path, '/'); i >= 0 {
-		return path[:i+1]
-	}
-	return "."
 }
 
 // upload stores a file's bytes, unless they are there.

@@ -217,9 +217,9 @@ func (f *Fleet) JoinCode(ctx context.Context) (string, error) {
 // Decant runs the command line and returns what it printed. Its error has what
 // the program said.
 func (f *Fleet) Decant(ctx context.Context, stdin io.Reader, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(f.Bin, "decant"), args...)
+	cmd := f.command(ctx, args)
 	var stderr bytes.Buffer
-	cmd.Env, cmd.Stdin, cmd.Stderr = f.env(), stdin, &stderr
+	cmd.Stdin, cmd.Stderr = stdin, &stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return out, fmt.Errorf("decant %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
@@ -230,12 +230,19 @@ func (f *Fleet) Decant(ctx context.Context, stdin io.Reader, args ...string) ([]
 // Show runs the command line and copies what it prints, errors and progress
 // included, to w.
 func (f *Fleet) Show(ctx context.Context, w io.Writer, args ...string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(f.Bin, "decant"), args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = f.env(), w, w
+	cmd := f.command(ctx, args)
+	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("decant %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
+}
+
+// command is the command line of this site.
+func (f *Fleet) command(ctx context.Context, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(f.Bin, "decant"), args...)
+	cmd.Env = f.env()
+	return cmd
 }
 
 // Query runs the command line with -o json and reads its answer into v.

@@ -25,6 +25,7 @@ import (
 	"github.com/decant-project/decant/internal/nn"
 	"github.com/decant-project/decant/internal/problem"
 	"github.com/decant-project/decant/internal/transport"
+	"github.com/decant-project/decant/internal/transport/transporttest"
 )
 
 const asJSON = "application/json"
@@ -326,15 +327,14 @@ func TestBodyThatNeverEnds(t *testing.T) {
 // answer whole.
 func roundTrip(t *testing.T, h http.Handler, send func(io.Writer)) *http.Response {
 	t.Helper()
-	near, far := net.Pipe()
-	l := &oneConn{conn: make(chan net.Conn, 1), closed: make(chan struct{})}
-	l.conn <- far
+	l := transporttest.NewPipes()
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, as("orchestrator", r)) })}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		_ = srv.Serve(l)
 	}()
+	near := l.Dial()
 	go send(near)
 	resp := readResponse(t, near)
 	_ = srv.Close()
@@ -356,24 +356,6 @@ func readResponse(t *testing.T, c net.Conn) *http.Response {
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp
 }
-
-// oneConn is a listener for one connection.
-type oneConn struct {
-	conn   chan net.Conn
-	closed chan struct{}
-}
-
-func (l *oneConn) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conn:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *oneConn) Close() error   { close(l.closed); return nil }
-func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 
 // FuzzReadJSON: whatever is sent, a model gets only tensors that fit it.
 func FuzzReadJSON(f *testing.F) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,29 +18,11 @@ import (
 	"github.com/decant-project/decant/internal/transport/transporttest"
 )
 
-// pipeListener accepts one connection.
-type pipeListener struct {
-	conns chan net.Conn
-	done  chan struct{}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error   { close(l.done); return nil }
-func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
-
 // serve serves h over pipes, and returns what sends the beginning of a request
 // and reads the error that is the answer.
 func serve(t *testing.T, h transport.Handler) func(begin string) (wait func() error, answer *bufio.Reader) {
 	t.Helper()
-	l := &pipeListener{make(chan net.Conn), make(chan struct{})}
+	l := transporttest.NewPipes()
 	mux := http.NewServeMux()
 	mux.Handle(httptransport.Pattern, httptransport.Handler(h))
 	srv := &http.Server{Handler: mux}
@@ -51,9 +32,8 @@ func serve(t *testing.T, h transport.Handler) func(begin string) (wait func() er
 		time.Sleep(time.Minute) // of the bubble: net/http lingers over a connection
 	})
 	return func(begin string) (func() error, *bufio.Reader) {
-		near, far := net.Pipe()
+		near := l.Dial()
 		t.Cleanup(func() { _ = near.Close() })
-		l.conns <- far
 		if _, err := io.WriteString(near, begin); err != nil {
 			t.Fatal(err)
 		}
