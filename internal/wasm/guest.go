@@ -14,6 +14,7 @@ const (
 	DefaultMemory     = decant.GiB
 	DefaultOutput     = 64 << 20
 	DefaultStateLimit = 64 * decant.MiB
+	DefaultStack      = 32 * decant.MiB
 )
 
 // GuestConfig is all that a guest is given. What is not in it does not exist
@@ -21,6 +22,8 @@ const (
 type GuestConfig struct {
 	Memory     decant.Bytes                 // most memory; 0 is DefaultMemory
 	Deadline   time.Duration                // longest call; 0 is as long as its context
+	Fuel       int64                        // most fuel of a call, one for each simple instruction, about; 0 is as much as it takes
+	Stack      decant.Bytes                 // most machine stack; 0 is DefaultStack
 	Output     int                          // most bytes of a response; 0 is DefaultOutput
 	Log        io.Writer                    // standard error; nil drops it
 	Args       []string                     // after the program's name
@@ -65,6 +68,9 @@ func (h *Host) Start(ctx context.Context, m *Module, c GuestConfig) (*Guest, err
 	}
 	if c.Output == 0 {
 		c.Output = DefaultOutput
+	}
+	if c.Stack == 0 {
+		c.Stack = DefaultStack
 	}
 	if c.StateLimit == 0 {
 		c.StateLimit = DefaultStateLimit

@@ -21,14 +21,15 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/wasm/binary"
 )
 
 // Config is how a host runs guests.
 type Config struct {
-	CacheDir    string       // keeps compiled code; "" is none. It holds machine code: nobody else may write there.
-	Interpreter bool         // run without a compiler
-	Modules     []HostModule // what guests may import besides WASI
-	Limits      Limits       // of modules; the zero value is DefaultLimits
+	CacheDir    string        // keeps compiled code; "" is none. It holds machine code: nobody else may write there.
+	Interpreter bool          // run without a compiler
+	Modules     []HostModule  // what guests may import besides WASI
+	Limits      binary.Limits // of modules; the zero value is binary.DefaultLimits
 }
 
 // HostModule adds a module that guests may import to r. What it keeps for each
@@ -40,7 +41,7 @@ type Host struct {
 	runtime wazero.Runtime
 	cache   wazero.CompilationCache
 	engine  string
-	limits  Limits
+	limits  binary.Limits
 }
 
 // New makes a host.
@@ -49,15 +50,9 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	if c.Interpreter || !hasCompiler() {
 		config, engine = wazero.NewRuntimeConfigInterpreter(), "interpreter"
 	}
-	// A compiled guest checks at each loop whether its call has ended. That
-	// costs several times its speed, and there is no cheaper way yet to stop a
-	// guest, or to let Go's garbage collector run while it computes. What will
-	// replace it: a count of fuel, injected into modules before they are
-	// compiled.
-	config = config.WithCloseOnContextDone(true)
 	h := &Host{engine: engine, limits: c.Limits}
-	if h.limits == (Limits{}) {
-		h.limits = DefaultLimits
+	if h.limits == (binary.Limits{}) {
+		h.limits = binary.DefaultLimits
 	}
 	if c.CacheDir != "" {
 		var err error
@@ -67,7 +62,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 		config = config.WithCompilationCache(h.cache)
 	}
 	h.runtime = wazero.NewRuntimeWithConfig(ctx, config)
-	modules := append([]HostModule{func(ctx context.Context, r wazero.Runtime) error {
+	modules := append([]HostModule{instantiateYield, func(ctx context.Context, r wazero.Runtime) error {
 		ctx = experimental.WithFunctionListenerFactory(ctx, experimental.FunctionListenerFactoryFunc(guardRenumber))
 		_, err := wasi_snapshot_preview1.Instantiate(ctx, r)
 		return err
@@ -124,29 +119,27 @@ const largeModule = 1 << 20
 
 // Compile makes a module of a binary. Invalid: it is not WebAssembly, or
 // damaged, or beyond the limits, or imports what this host does not offer.
-func (h *Host) Compile(ctx context.Context, binary []byte) (*Module, error) {
-	if !strings.HasPrefix(string(binary[:min(len(binary), 4)]), "\x00asm") {
-		return nil, decant.Errorf(decant.Invalid, "this is not a WebAssembly module: it does not begin with \\0asm")
-	}
-	if err := check(binary, h.limits); err != nil {
+func (h *Host) Compile(ctx context.Context, original []byte) (*Module, error) {
+	prepared, err := binary.Prepare(original, h.limits)
+	if err != nil {
 		return nil, err
 	}
-	compiled, err := h.runtime.CompileModule(ctx, binary)
+	compiled, err := h.runtime.CompileModule(ctx, prepared.Binary)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, decant.Errorf(decant.Invalid, "cannot compile the module (%d bytes): %s", len(binary), firstLine(err)).
+		return nil, decant.Errorf(decant.Invalid, "cannot compile the module (%d bytes): %s", len(original), firstLine(err)).
 			WithHelp("it may be cut short, or use a proposal beyond WebAssembly 2.0")
 	}
-	if len(binary) >= largeModule {
+	if len(original) >= largeModule {
 		debug.FreeOSMemory()
 	}
-	m := &Module{host: h, compiled: compiled}
+	prepared.Binary = nil // it is not needed any more
+	m := &Module{host: h, compiled: compiled, prepared: prepared, digest: decant.DigestOf(original), shape: shapeOf(prepared.Description)}
 	if err := errors.Join(h.checkImports(compiled)); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
-	m.inspect()
 	return m, nil
 }
 

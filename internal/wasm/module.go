@@ -10,12 +10,20 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/wasm/binary"
 )
 
 // Module is a compiled module. It is safe for concurrent use.
 type Module struct {
-	host      *Host
-	compiled  wazero.CompiledModule
+	host     *Host
+	compiled wazero.CompiledModule
+	prepared *binary.Prepared // without its Binary
+	digest   decant.Digest    // of the original
+	shape
+}
+
+// shape is how a module can be called.
+type shape struct {
 	command   bool
 	functions map[string]signature
 }
@@ -31,25 +39,34 @@ const (
 	initializeFunction = "_initialize"
 )
 
-// inspect finds the functions among the exports.
-func (m *Module) inspect() {
-	exports := m.compiled.ExportedFunctions()
-	_, m.command = exports[startFunction]
-	if _, reactor := exports[initializeFunction]; reactor {
-		m.command = false
+// shapeOf finds the functions among the exports.
+func shapeOf(d binary.Description) shape {
+	_, start := d.Function(startFunction)
+	_, reactor := d.Function(initializeFunction)
+	if start && !reactor {
+		return shape{command: true, functions: map[string]signature{startFunction: {streams: true}}}
 	}
-	m.functions = map[string]signature{}
-	if m.command {
-		m.functions[startFunction] = signature{streams: true}
-		return
-	}
-	for name, f := range exports {
-		s := signature{params: f.ParamTypes(), results: f.ResultTypes()}
+	functions := map[string]signature{}
+	for _, e := range d.Exports {
+		s := signature{params: e.Function.Params, results: e.Function.Results}
 		s.streams = len(s.params) == 0 && (len(s.results) == 0 || len(s.results) == 1 && s.results[0] == api.ValueTypeI32)
-		if isFunction(name) && (s.streams || s.numeric()) {
-			m.functions[name] = s
+		if e.Kind == "function" && isFunction(e.Name) && (s.streams || s.numeric()) {
+			functions[e.Name] = s
 		}
 	}
+	return shape{functions: functions}
+}
+
+// initializers are the exports to call, in order, before any other.
+func (m *Module) initializers() []string {
+	var names []string
+	if m.prepared.Starts {
+		names = append(names, binary.StartName)
+	}
+	if _, ok := m.prepared.Function(initializeFunction); ok && !m.command {
+		names = append(names, initializeFunction)
+	}
+	return names
 }
 
 // isFunction reports whether an export is one that its author meant to be
@@ -84,25 +101,25 @@ func (s signature) String() string {
 
 // Functions returns the names of the functions, sorted. A command has one,
 // _start.
-func (m *Module) Functions() []string { return slices.Sorted(maps.Keys(m.functions)) }
+func (s shape) Functions() []string { return slices.Sorted(maps.Keys(s.functions)) }
 
 // Command reports whether the module is a command: each call starts it anew.
-func (m *Module) Command() bool { return m.command }
+func (s shape) Command() bool { return s.command }
 
 // Function returns name if there is such a function; of "" the only one there
 // is. NotFound and Invalid say which there are.
-func (m *Module) Function(name string) (string, error) {
-	if _, ok := m.functions[name]; ok {
+func (s shape) Function(name string) (string, error) {
+	if _, ok := s.functions[name]; ok {
 		return name, nil
 	}
-	have := strings.Join(m.Functions(), ", ")
+	have := strings.Join(s.Functions(), ", ")
 	switch {
-	case len(m.functions) == 0:
+	case len(s.functions) == 0:
 		return "", decant.Errorf(decant.NotFound, "the module has no functions").WithHelp("see docs/modules.md for what a function is")
-	case name == "" && len(m.functions) == 1:
-		return m.Functions()[0], nil
+	case name == "" && len(s.functions) == 1:
+		return s.Functions()[0], nil
 	case name == "":
-		return "", decant.Errorf(decant.Invalid, "the module has %d functions: name one of %s", len(m.functions), have)
+		return "", decant.Errorf(decant.Invalid, "the module has %d functions: name one of %s", len(s.functions), have)
 	}
 	return "", decant.Errorf(decant.NotFound, "the module has no function %q; it has %s", name, have)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/wasm/binary"
 )
 
 // session is an instance of a module and the call it is in. One goroutine uses
@@ -29,6 +30,7 @@ type session struct {
 	files  *rootFS
 	lost   atomic.Bool
 	held   int // bytes that the host keeps in the guest's open links and devices
+	meter  api.MutableGlobal
 	// exports are those called before: each holds a stack, which is dear to make.
 	exports map[string]api.Function
 
@@ -39,13 +41,14 @@ type session struct {
 	outside error // the first failure of something outside the guest
 	cut     error // why some of what it read or wrote was cut off
 	lastLog string
-	logged  int // bytes of the log
+	logged  int   // bytes of the log
+	burnt   int64 // fuel, up to the last yield
 }
 
 // instantiate makes an instance of the guest's module and initializes it.
 func (g *Guest) instantiate(ctx context.Context) (*session, error) {
 	s := &session{guest: g, memory: &memoryLimit{limit: uint64(g.config.Memory)}, exports: map[string]api.Function{}}
-	s.begin(ctx, nil)
+	ctx = s.begin(ctx, nil)
 	var err error
 	if s.files, err = newRootFS(s); err != nil {
 		return nil, err
@@ -69,13 +72,13 @@ func (g *Guest) instantiate(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, errors.Join(s.failure(ctx, "starting", err), s.files.close())
 	}
-	if !g.module.command {
-		if f := s.module.ExportedFunction(initializeFunction); f != nil {
-			if _, err := f.Call(ctx); err != nil {
-				err = s.failure(ctx, "initializing", err)
-				s.close()
-				return nil, err
-			}
+	s.meter = s.module.ExportedGlobal(binary.MeterName).(api.MutableGlobal) //nolint:forcetypeassert // binary.Prepare has made it
+	s.fill()
+	for _, name := range g.module.initializers() {
+		if _, err := s.module.ExportedFunction(name).Call(ctx); err != nil {
+			err = s.failure(ctx, "initializing", err)
+			s.close()
+			return nil, err
 		}
 	}
 	return s, nil
@@ -96,10 +99,11 @@ func (s *session) instantiateModule(ctx context.Context, config wazero.ModuleCon
 	return m.host.runtime.InstantiateModule(ctx, m.compiled, config)
 }
 
-// begin sets the session up for a call.
-func (s *session) begin(ctx context.Context, request []byte) {
-	s.ctx, s.out, s.outside, s.cut, s.lastLog, s.logged = ctx, nil, nil, nil, "", 0
+// begin sets the session up for a call, and returns the context to make it in.
+func (s *session) begin(ctx context.Context, request []byte) context.Context {
+	s.ctx, s.out, s.outside, s.cut, s.lastLog, s.logged, s.burnt = ctx, nil, nil, nil, "", 0, 0
 	s.in.Reset(request)
+	return context.WithValue(ctx, sessionKey{}, s)
 }
 
 // call calls a function of the module.
@@ -114,16 +118,18 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 	}
 	sig := s.guest.module.functions[function]
 	var params []uint64
+	called := ctx
 	if sig.streams {
-		s.begin(ctx, request)
+		called = s.begin(ctx, request)
 	} else {
-		s.begin(ctx, nil)
+		called = s.begin(ctx, nil)
 		var err error
 		if params, err = decodeParams(sig, request); err != nil {
 			return nil, decant.Errorf(decant.Invalid, "function %s: %w", function, err)
 		}
 	}
-	results, err := f.Call(ctx, params...)
+	s.fill()
+	results, err := f.Call(called, params...)
 	if err != nil {
 		if exit := (*sys.ExitError)(nil); s.guest.module.command && errors.As(err, &exit) && exit.ExitCode() == 0 && ctx.Err() == nil {
 			return s.finish()
@@ -180,6 +186,9 @@ func (s *session) failure(ctx context.Context, during string, err error) error {
 	}
 	if s.outside != nil {
 		return s.outside
+	}
+	if strings.Contains(firstLine(err), "stack overflow") { // the interpreter's own limit, in frames
+		return errStack
 	}
 	if s.memory.refused {
 		return decant.Errorf(decant.Exhausted, "the guest needs more than the %s of memory it may have (%s): %s", s.guest.config.Memory, during, firstLine(err)).

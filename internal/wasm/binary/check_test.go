@@ -1,4 +1,4 @@
-package wasm
+package binary
 
 import (
 	"bytes"
@@ -31,12 +31,12 @@ func sized(content string) string { return num(len(content)) + content }
 
 func section(id byte, content string) string { return string([]byte{id}) + sized(content) }
 
-const magic = "\x00asm\x01\x00\x00\x00"
+const header = magic + "\x01\x00\x00\x00"
 
 // code is a module of n functions without parameters, each of these locals and
 // instructions.
 func code(n int, locals, instructions string) string {
-	return magic + section(1, "\x01\x60\x00\x00") +
+	return header + section(1, "\x01\x60\x00\x00") +
 		section(3, num(n)+strings.Repeat("\x00", n)) +
 		section(10, num(n)+strings.Repeat(sized(locals+instructions+"\x0b"), n))
 }
@@ -47,7 +47,7 @@ func growing(tables string, grown ...int) string {
 	for _, table := range grown {
 		body += "\xd0\x70\x41\x01\xfc\x0f" + num(table) + "\x1a"
 	}
-	return magic + section(1, "\x01\x60\x00\x00") + section(3, "\x01\x00") + section(4, tables) + section(10, "\x01"+sized(body+"\x0b"))
+	return header + section(1, "\x01\x60\x00\x00") + section(3, "\x01\x00") + section(4, tables) + section(10, "\x01"+sized(body+"\x0b"))
 }
 
 func i32s(n int) string { return "\x01" + num(n) + "\x7f" }
@@ -60,11 +60,6 @@ const brIf = "\x02\x40\x41\x00\x0d\x00\x0b"
 // TestHostile holds what becomes of modules that were made to take a compiler's
 // time or memory: each is refused at once, by the limit and the place.
 func TestHostile(t *testing.T) {
-	h, err := New(t.Context(), Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
 	deep := func(op string, n int) string { return strings.Repeat(op+"\x40", n) + strings.Repeat("\x0b", n) }
 	name := strings.Repeat("x", 5000)
 	for what, c := range map[string]struct{ binary, want string }{
@@ -81,39 +76,39 @@ func TestHostile(t *testing.T) {
 		"a br_table of 4 G":           {code(1, none, "\x41\x00\x0e\xff\xff\xff\xff\x0f"), "damaged, or cut short"},
 		"br_tables that add up":       {code(300, none, "\x41\x00\x0e"+num(9000)+strings.Repeat("\x00", 9001)), "br_tables have 2007223 targets"},
 		"a large function":            {code(1, none, strings.Repeat("\x01", 3<<20)), "function 0 of the code has 3145730 bytes: 2097152 at most"},
-		"functions":                   {magic + section(3, num(300_000)+strings.Repeat("\x00", 300_000)), "the module has 300000 functions: 200000 at most"},
-		"types":                       {magic + section(1, num(20_000)+strings.Repeat("\x60\x00\x00", 20_000)), "the module has 20000 types"},
-		"parameters":                  {magic + section(1, "\x01\x60"+num(300)+strings.Repeat("\x7f", 300)+"\x00"), "type 0 has 300 parameters: 256 at most"},
-		"results":                     {magic + section(1, "\x01\x60\x00"+num(40)+strings.Repeat("\x7f", 40)), "type 0 has 40 results: 32 at most"},
-		"a structure":                 {magic + section(1, "\x01\x5f\x00"), "type 0 has the form 0x5f"},
-		"imports":                     {magic + section(2, num(2000)), "the module has 2000 imports"},
-		"exports":                     {magic + section(7, num(20_000)), "the module has 20000 exports"},
-		"a long name":                 {magic + section(2, "\x01"+sized(name)+"\x00\x00\x00"), "the name 5000 bytes at byte"},
-		"a long name of an export":    {magic + section(7, "\x01"+sized(name)+"\x00\x00"), "the name 5000 bytes at byte"},
-		"globals":                     {magic + section(6, num(30_000)), "the module has 30000 globals"},
-		"a table of 4 G":              {magic + section(4, "\x01\x70\x00\xff\xff\xff\xff\x0f"), "the module's tables have 4294967295 elements"},
-		"an imported table of 4 G":    {magic + section(2, "\x01\x01a\x01b\x01\x70\x00\xff\xff\xff\xff\x0f"), "the module's tables have 4294967295 elements"},
-		"a table without end":         {growing("\x01\x70\x00\x01", 0), "with the table.grow of table 0 at byte 34 the module's tables may have 4294967295 elements for want of a lower maximum: 2000000 at most"},
-		"tables that grow":            {growing("\x02\x70\x01\x00"+num(1_500_000)+"\x70\x01\x00"+num(1_500_000), 0, 1, 1), "with the table.grow of table 1 at byte 51 the module's tables may have 3000000 elements"},
-		"tables":                      {magic + section(4, num(17)+strings.Repeat("\x70\x00\x00", 17)), "the module has 17 tables"},
-		"two memories":                {magic + section(5, "\x02\x00\x01\x00\x01"), "the module has 2 memories: 1 at most"},
-		"data segments":               {magic + section(11, num(600_000)), "segments of data and elements"},
-		"element segments":            {magic + section(9, num(600_000)), "segments of data and elements"},
-		"a section longer than it":    {magic + "\x01\xff\xff\xff\xff\x0f\x01\x60", "damaged, or cut short, at byte 14"},
-		"a function longer than it":   {magic + section(10, "\x01\x7f\x00"), "damaged, or cut short"},
-		"an endless number":           {magic + "\x01\x80\x80\x80\x80\x80\x80\x80", "damaged, or cut short"},
-		"a number beyond 32 bits":     {magic + "\x01\xff\xff\xff\xff\x7f", "damaged, or cut short"},
+		"functions":                   {header + section(3, num(300_000)+strings.Repeat("\x00", 300_000)), "the module has 300000 functions: 200000 at most"},
+		"types":                       {header + section(1, num(20_000)+strings.Repeat("\x60\x00\x00", 20_000)), "the module has 20000 types"},
+		"parameters":                  {header + section(1, "\x01\x60"+num(300)+strings.Repeat("\x7f", 300)+"\x00"), "type 0 has 300 parameters: 256 at most"},
+		"results":                     {header + section(1, "\x01\x60\x00"+num(40)+strings.Repeat("\x7f", 40)), "type 0 has 40 results: 32 at most"},
+		"a structure":                 {header + section(1, "\x01\x5f\x00"), "type 0 has the form 0x5f"},
+		"imports":                     {header + section(2, num(2000)), "the module has 2000 imports"},
+		"exports":                     {header + section(7, num(20_000)), "the module has 20000 exports"},
+		"a long name":                 {header + section(2, "\x01"+sized(name)+"\x00\x00\x00"), "the name 5000 bytes at byte"},
+		"a long name of an export":    {header + section(7, "\x01"+sized(name)+"\x00\x00"), "the name 5000 bytes at byte"},
+		"globals":                     {header + section(6, num(30_000)), "the module has 30000 globals"},
+		"a table of 4 G":              {header + section(4, "\x01\x70\x00\xff\xff\xff\xff\x0f"), "the module's tables have 4294967295 elements"},
+		"an imported table of 4 G":    {header + section(2, "\x01\x01a\x01b\x01\x70\x00\xff\xff\xff\xff\x0f"), "the module's tables have 4294967295 elements"},
+		"a table without end":         {growing("\x01\x70\x00\x01", 0), "with the table.grow of table 0 at byte 33 the module's tables may have 4294967295 elements for want of a lower maximum: 2000000 at most"},
+		"tables that grow":            {growing("\x02\x70\x01\x00"+num(1_500_000)+"\x70\x01\x00"+num(1_500_000), 0, 1, 1), "with the table.grow of table 1 at byte 50 the module's tables may have 3000000 elements"},
+		"tables":                      {header + section(4, num(17)+strings.Repeat("\x70\x00\x00", 17)), "the module has 17 tables"},
+		"two memories":                {header + section(5, "\x02\x00\x01\x00\x01"), "the module has 2 memories: 1 at most"},
+		"data segments":               {header + section(11, num(600_000)), "segments of data and elements"},
+		"element segments":            {header + section(9, num(600_000)), "segments of data and elements"},
+		"a section longer than it":    {header + "\x01\xff\xff\xff\xff\x0f\x01\x60", "damaged, or cut short, at byte 14"},
+		"a function longer than it":   {header + section(10, "\x01\x7f\x00"), "damaged, or cut short"},
+		"an endless number":           {header + "\x01\x80\x80\x80\x80\x80\x80\x80", "damaged, or cut short"},
+		"a number beyond 32 bits":     {header + "\x01\xff\xff\xff\xff\x7f", "damaged, or cut short"},
 		"no version":                  {"\x00asm", "damaged, or cut short"},
 		"a component":                 {"\x00asm\x0d\x00\x01\x00", "a component, perhaps"},
-		"threads":                     {code(1, none, "\xfe\x03\x00"), "the instruction 0xfe at byte 24 is not of WebAssembly 2.0"},
+		"threads":                     {code(1, none, "\xfe\x03\x00"), "the instruction 0xfe at byte 23 is not of WebAssembly 2.0"},
 		"exceptions":                  {code(1, none, "\x06\x40\x0b"), "the instruction 0x06 at byte"},
 		"a tail call":                 {code(1, none, "\x12\x00"), "is not of WebAssembly 2.0"},
 		"relaxed SIMD":                {code(1, none, "\xfd\x80\x02"), "the instruction 0xfd 256 at byte"},
 		"misc of the future":          {code(1, none, "\xfc\x20"), "the instruction 0xfc 32 at byte"},
-		"a module of 65 MiB":          {magic + strings.Repeat("\x00", 65<<20), "the module has 68157448 bytes: 67108864 at most"},
+		"a module of 65 MiB":          {header + strings.Repeat("\x00", 65<<20), "the module has 68157448 bytes: 67108864 at most"},
 	} {
 		began := time.Now()
-		_, err := h.Compile(t.Context(), []byte(c.binary))
+		_, err := Prepare([]byte(c.binary), DefaultLimits)
 		if !errors.Is(err, decant.Invalid) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", what, err, c.want)
 		}
@@ -125,11 +120,11 @@ func TestHostile(t *testing.T) {
 
 // TestAtTheLimits: what is just within the limits compiles, in bounded time.
 func TestAtTheLimits(t *testing.T) {
-	h, err := New(t.Context(), Config{})
-	if err != nil {
+	r := wazero.NewRuntime(t.Context())
+	defer r.Close(t.Context())
+	if _, err := r.NewHostModuleBuilder(YieldModule).NewFunctionBuilder().WithFunc(func(m int64) int64 { return m }).Export(YieldName).Instantiate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
 	for what, binary := range map[string]string{
 		"locals": code(200, i32s(10_000), ""),
 		"nested": code(10, none, strings.Repeat("\x02\x40", 2000)+strings.Repeat("\x0b", 2000)),
@@ -137,18 +132,23 @@ func TestAtTheLimits(t *testing.T) {
 		"grown":  growing("\x02\x70\x00\x01\x70\x01\x01"+num(1_999_999), 1, 1),
 		"table":  code(1, none, "\x41\x00\x0e"+num(9000)+strings.Repeat("\x00", 9001)),
 	} {
-		m, err := h.Compile(t.Context(), []byte(binary))
+		p, err := Prepare([]byte(binary), DefaultLimits)
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 			continue
 		}
-		_ = m.Close()
+		m, err := r.CompileModule(t.Context(), p.Binary)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		_ = m.Close(t.Context())
 	}
 }
 
-// TestCheckPassesTheSpecification: whatever wazero compiles of the modules of
+// TestPrepareTheSpecification: whatever wazero compiles of the modules of
 // the specification's tests, the check lets through. They come with wazero.
-func TestCheckPassesTheSpecification(t *testing.T) {
+func TestPrepareTheSpecification(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -174,8 +174,16 @@ func TestCheckPassesTheSpecification(t *testing.T) {
 				return nil // made to be refused
 			}
 			passed++
-			if err := check(binary, limits); err != nil {
-				t.Errorf("%s: %v", filepath.Base(path), err)
+			defer m.Close(t.Context())
+			p, err := Prepare(binary, limits)
+			if err != nil {
+				t.Errorf("%s: %v", path, err)
+				return nil
+			}
+			m, err = r.CompileModule(t.Context(), p.Binary)
+			if err != nil {
+				t.Errorf("%s, prepared: %v", path, err)
+				return nil
 			}
 			return m.Close(t.Context())
 		})
@@ -189,12 +197,12 @@ func TestCheckPassesTheSpecification(t *testing.T) {
 	}
 }
 
-// FuzzCheck: the check ends, without a panic, and what it lets through does not
+// FuzzPrepare: the check ends, without a panic, and what it lets through does not
 // bring the compiler down.
-func FuzzCheck(f *testing.F) {
+func FuzzPrepare(f *testing.F) {
 	for _, seed := range []string{
-		code(2, i32s(3), brIf), magic, code(1, none, "\x41\x00\x0e\x02\x00\x00\x00\xfd\x0c0123456789abcdef\x1a"),
-		magic + section(2, "\x01\x01a\x01b\x00\x00") + section(4, "\x01\x70\x00\x01") + section(5, "\x01\x00\x01") + section(7, "\x01\x01c\x00\x00"),
+		code(2, i32s(3), brIf), header, code(1, none, "\x41\x00\x0e\x02\x00\x00\x00\xfd\x0c0123456789abcdef\x1a"),
+		header + section(2, "\x01\x01a\x01b\x00\x00") + section(4, "\x01\x70\x00\x01") + section(5, "\x01\x00\x01") + section(7, "\x01\x01c\x00\x00"),
 	} {
 		f.Add([]byte(seed))
 	}
@@ -205,10 +213,11 @@ func FuzzCheck(f *testing.F) {
 		if len(binary) < 4 || !bytes.HasPrefix(binary, []byte("\x00asm")) {
 			binary = append([]byte("\x00asm"), binary...)
 		}
-		if check(binary, limits) != nil {
+		p, err := Prepare(binary, limits)
+		if err != nil {
 			return
 		}
-		if m, err := r.CompileModule(context.Background(), binary); err == nil {
+		if m, err := r.CompileModule(context.Background(), p.Binary); err == nil {
 			_ = m.Close(context.Background())
 		}
 	})

@@ -1,4 +1,4 @@
-package wasm
+package binary
 
 import (
 	"math"
@@ -96,52 +96,83 @@ func (r *reader) limits() (least, most uint32) {
 	return least, most
 }
 
-// instruction is an instruction, without most of its immediates.
+// instruction is an instruction, with the immediates that name something.
 type instruction struct {
-	at      int // of its first byte, in the module
-	op      byte
+	at      int    // of its first byte, in the module
+	start   int    // of its first byte, in what is read
+	op      byte   //
 	sub     uint32 // of the prefixes 0xfc and 0xfd
+	index   uint32 // the function, label, type, local, global, table or segment that it names first
 	targets uint32 // of br_table, the default included
-	table   uint32 // of table.grow
 }
 
-// Opcodes that say something of a function's shape.
+// Opcodes that say something of a function's shape, or name something.
 const (
-	opBlock   = 0x02
-	opLoop    = 0x03
-	opIf      = 0x04
-	opElse    = 0x05
-	opEnd     = 0x0b
-	opBrTable = 0x0e
-	opMisc    = 0xfc
-	opVector  = 0xfd
+	opUnreachable  = 0x00
+	opNop          = 0x01
+	opBlock        = 0x02
+	opLoop         = 0x03
+	opIf           = 0x04
+	opElse         = 0x05
+	opEnd          = 0x0b
+	opBr           = 0x0c
+	opBrIf         = 0x0d
+	opBrTable      = 0x0e
+	opReturn       = 0x0f
+	opCall         = 0x10
+	opCallIndirect = 0x11
+	opLocalGet     = 0x20
+	opLocalSet     = 0x21
+	opLocalTee     = 0x22
+	opGlobalGet    = 0x23
+	opGlobalSet    = 0x24
+	opTableGet     = 0x25
+	opTableSet     = 0x26
+	opMemoryGrow   = 0x40
+	opRefFunc      = 0xd2
+	opMisc         = 0xfc
+	opVector       = 0xfd
 
-	subTableGrow = 15 // of opMisc
+	// of opMisc
+	subMemoryInit = 8
+	subDataDrop   = 9
+	subMemoryCopy = 10
+	subMemoryFill = 11
+	subTableInit  = 12
+	subElemDrop   = 13
+	subTableCopy  = 14
+	subTableGrow  = 15
+	subTableFill  = 17
 )
 
 // instruction reads the next instruction of a function or a constant
 // expression.
 func (r *reader) instruction() instruction {
-	i := instruction{at: r.off + r.at, op: r.byte()}
+	i := instruction{at: r.off + r.at, start: r.at}
+	i.op = r.byte()
 	switch op := i.op; {
-	case op == opBlock || op == opLoop || op == opIf:
-		r.leb(33) // the block's type
-	case op <= 0x01 || op == opElse || op == opEnd || op == 0x0f, // unreachable, nop, return
-		op == 0x1a || op == 0x1b, // drop, select
-		op >= 0x45 && op <= 0xc4, // comparisons, arithmetic, conversions
-		op == 0xd1:               // ref.is_null
-	case op == 0x0c || op == 0x0d, op == 0x10, // br, br_if, call
-		op >= 0x20 && op <= 0x26, // locals, globals, tables
-		op == 0x3f || op == 0x40, // memory.size, memory.grow
-		op == 0x41, op == 0xd2:   // i32.const, ref.func
+	case op >= opLocalGet && op <= opTableSet, op == opBr || op == opBrIf, op == opCall, op == opRefFunc:
+		i.index = r.u32()
+	case op >= 0x45 && op <= 0xc4: // comparisons, arithmetic, conversions
+	case op >= 0x28 && op <= 0x3e: // loads, stores
+		r.u32()
+		r.u32()
+	case op == 0x41: // i32.const
 		r.leb(32)
+	case op == opBlock || op == opLoop || op == opIf:
+		i.index = r.blockType()
+	case op <= opNop || op == opElse || op == opEnd || op == opReturn,
+		op == 0x1a || op == 0x1b, // drop, select
+		op == 0xd1:               // ref.is_null
 	case op == opBrTable:
 		r.each(func(uint32) { r.u32(); i.targets++ })
 		r.u32()
 		i.targets++
-	case op == 0x11, op >= 0x28 && op <= 0x3e: // call_indirect, loads, stores
+	case op == opCallIndirect:
+		i.index = r.u32()
 		r.u32()
-		r.u32()
+	case op == 0x3f || op == opMemoryGrow:
+		r.leb(32)
 	case op == 0x1c: // select with types
 		r.each(func(uint32) { r.byte() })
 	case op == 0x42: // i64.const
@@ -154,7 +185,7 @@ func (r *reader) instruction() instruction {
 		r.leb(33)
 	case op == opMisc:
 		i.sub = r.u32()
-		i.table = r.misc(i)
+		i.index = r.misc(i)
 	case op == opVector:
 		i.sub = r.u32()
 		r.vector(i)
@@ -164,21 +195,36 @@ func (r *reader) instruction() instruction {
 	return i
 }
 
-// misc reads the immediates of what comes after 0xfc, and returns the table of
-// table.grow.
-func (r *reader) misc(i instruction) (table uint32) {
-	switch {
-	case i.sub <= 7: // saturating conversions
-	case i.sub == subTableGrow:
-		return r.u32()
-	case i.sub == 9, i.sub == 11, i.sub == 13, i.sub == 16 || i.sub == 17: // data.drop, memory.fill, elem.drop, table.size, fill
-		r.u32()
-	case i.sub == 8, i.sub == 10, i.sub == 12, i.sub == 14: // memory.init, memory.copy, table.init, table.copy
-		r.u32()
-		r.u32()
-	default:
-		r.unknown(i)
+// plainBlock is what blockType returns for a block without a type of its own.
+const plainBlock = math.MaxUint32
+
+// blockType reads the type of a block: the index of a type, or plainBlock where
+// it has at most a result.
+func (r *reader) blockType() uint32 {
+	if !r.done() && r.b[r.at]&0xc0 == 0x40 { // a negative number of one byte
+		r.at++
+		return plainBlock
 	}
+	if v := r.leb(33); v < plainBlock {
+		return uint32(v)
+	}
+	r.damaged()
+	return plainBlock
+}
+
+// misc reads the immediates of what comes after 0xfc, and returns the first.
+func (r *reader) misc(i instruction) uint32 {
+	switch i.sub {
+	case 0, 1, 2, 3, 4, 5, 6, 7: // saturating conversions
+		return 0
+	case subDataDrop, subMemoryFill, subElemDrop, subTableGrow, subTableFill, 16: // table.size
+		return r.u32()
+	case subMemoryInit, subMemoryCopy, subTableInit, subTableCopy:
+		index := r.u32()
+		r.u32()
+		return index
+	}
+	r.unknown(i)
 	return 0
 }
 

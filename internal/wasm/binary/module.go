@@ -1,0 +1,253 @@
+package binary
+
+import "fmt"
+
+// Numbers of sections.
+const (
+	sectionCustom    = 0
+	sectionType      = 1
+	sectionImport    = 2
+	sectionFunction  = 3
+	sectionTable     = 4
+	sectionMemory    = 5
+	sectionGlobal    = 6
+	sectionExport    = 7
+	sectionStart     = 8
+	sectionElement   = 9
+	sectionCode      = 10
+	sectionData      = 11
+	sectionDataCount = 12
+)
+
+// Kinds of imports and exports.
+const (
+	kindFunction = 0
+	kindTable    = 1
+	kindMemory   = 2
+	kindGlobal   = 3
+)
+
+var kinds = [...]string{kindFunction: "function", kindTable: "table", kindMemory: "memory", kindGlobal: "global"}
+
+// Value types.
+const (
+	typeI32 = 0x7f
+	typeI64 = 0x7e
+	typeF32 = 0x7d
+	typeF64 = 0x7c
+)
+
+// Description is what a module says of itself.
+type Description struct {
+	Imports []Import
+	Exports []Export
+	Memory  *Memory // nil without one
+	Code    int     // functions of its own
+	Largest int     // bytes of the largest of them
+}
+
+// Import is something that a module needs. Function is its type if it is one.
+type Import struct {
+	Module, Name string
+	Kind         string // function, table, memory or global
+	Function     FunctionType
+}
+
+// Export is something that a module shows. Function is its type if it is one.
+type Export struct {
+	Name     string
+	Kind     string // function, table, memory or global
+	Function FunctionType
+}
+
+// Function returns the type of a function that is exported under a name.
+func (d Description) Function(name string) (FunctionType, bool) {
+	for _, e := range d.Exports {
+		if e.Name == name && e.Kind == kinds[kindFunction] {
+			return e.Function, true
+		}
+	}
+	return FunctionType{}, false
+}
+
+// FunctionType is what a function takes and gives, each a value type as binaries
+// have it: 0x7f is an i32.
+type FunctionType struct{ Params, Results []byte }
+
+// Memory is how much memory a module begins with, and may grow to, in bytes.
+type Memory struct{ Least, Most uint64 }
+
+// module is what read gathers of a module.
+type module struct {
+	Description
+	types           []FunctionType
+	functions       []uint32 // their types, the imported ones first
+	imported        int      // how many functions are imported
+	globals         []global // the imported ones first
+	importedGlobals int
+	start           *uint32
+	surveys         []survey // of the functions that are not imported
+	dropped         []bool   // of each data segment: some data.drop names it
+	why             string   // it is not movable
+}
+
+type global struct {
+	valueType byte
+	mutable   bool
+}
+
+// number reports whether the global holds a number.
+func (g global) number() bool { return g.valueType >= typeF64 && g.valueType <= typeI32 }
+
+// survey is what a function's code amounts to.
+type survey struct {
+	weight  uint32   // of all its instructions, as weigh has it
+	locals  uint32   // the parameters included
+	loops   bool     //
+	calls   bool     // functions of the module, by name or through a table
+	opaque  bool     // its weight says little of the time that it takes
+	callees []uint32 // as long as it is light
+}
+
+// light is the weight up to which a function without loops, with all that it
+// calls, costs its callers so much and charges nothing itself. What a caller
+// does not know may be that much.
+const light = 100
+
+// survey counts an instruction, and looks at what it names.
+func (c *checker) survey(r *reader, ins instruction, s *survey) {
+	s.weight += c.weigh(ins)
+	switch ins.op {
+	case opLocalGet, opLocalSet, opLocalTee:
+		c.inRange(r, "local", ins.index, int(s.locals))
+	case opGlobalGet, opGlobalSet:
+		c.inRange(r, "global", ins.index, len(c.globals))
+	case opLoop:
+		s.loops = true
+	case opCall:
+		c.inRange(r, "function", ins.index, len(c.functions))
+		if int(ins.index) < c.imported {
+			s.opaque = true
+			break
+		}
+		s.calls = true
+		if s.weight <= light {
+			s.callees = append(s.callees, ins.index)
+		}
+	case opCallIndirect:
+		c.inRange(r, "type", ins.index, len(c.types))
+		s.calls, s.opaque = true, true
+	case opRefFunc:
+		c.inRange(r, "function", ins.index, len(c.functions))
+	case opMemoryGrow:
+		s.opaque = true
+	case opTableSet:
+		c.unmovable("it changes a table")
+	case opMisc:
+		c.surveyMisc(r, ins, s)
+	}
+}
+
+func (c *checker) surveyMisc(r *reader, ins instruction, s *survey) {
+	switch ins.sub {
+	case subTableInit, subTableCopy, subTableGrow, subTableFill:
+		s.opaque = true
+		c.unmovable("it changes a table")
+	case subMemoryInit, subMemoryCopy, subMemoryFill:
+		s.opaque = true
+	case subDataDrop:
+		if c.inRange(r, "data segment", ins.index, len(c.dropped)); r.err == nil {
+			c.dropped[ins.index] = true
+		}
+	}
+}
+
+// Weights of instructions that take longer than the others, in the time of one
+// of those: a fraction of a nanosecond where they are compiled, some ten where
+// they are interpreted.
+const (
+	weightCall     = 4
+	weightHostCall = 100
+	weightGrow     = 1000
+)
+
+// weigh returns the weight of an instruction, without that of what it calls.
+func (m *module) weigh(ins instruction) uint32 {
+	switch ins.op {
+	case opNop, opBlock, opElse, opEnd:
+		return 0
+	case opCall:
+		if int(ins.index) < m.imported {
+			return weightHostCall
+		}
+		return weightCall
+	case opCallIndirect:
+		return weightCall + light
+	case opMemoryGrow:
+		return weightGrow
+	}
+	return 1
+}
+
+// unmovable notes the first reason why no snapshot of the module can be taken.
+func (m *module) unmovable(why string) {
+	if m.why == "" {
+		m.why = why
+	}
+}
+
+// movable returns why the module is not movable: "" where it is.
+func (m *module) movable() string {
+	for i, g := range m.globals {
+		if g.mutable && !g.number() {
+			m.unmovable(fmt.Sprintf("its global %d holds a reference or a vector", i))
+		}
+	}
+	return m.why
+}
+
+// freeCosts returns the weight of each function that charges nothing itself,
+// all that it calls included; 0 for one that charges.
+func (m *module) freeCosts() []uint32 {
+	const unknown, underWay = ^uint32(0), ^uint32(0) - 1
+	costs := make([]uint32, len(m.functions))
+	for i := range costs {
+		costs[i] = unknown
+	}
+	// A chain of light calls is no longer than light: each adds its own weight.
+	var cost func(f uint32, room uint32) uint32
+	cost = func(f uint32, room uint32) uint32 {
+		if int(f) < m.imported {
+			return 0
+		}
+		if costs[f] != unknown {
+			if costs[f] == underWay {
+				return 0 // it calls itself
+			}
+			return costs[f]
+		}
+		s := &m.surveys[int(f)-m.imported]
+		if s.loops || s.opaque || s.weight > light {
+			costs[f] = 0
+			return 0
+		}
+		if s.weight > room {
+			return 0 // too heavy for this caller; others may differ
+		}
+		costs[f] = underWay
+		total := max(1, s.weight)
+		for _, callee := range s.callees {
+			of := cost(callee, light-min(light, total))
+			if total += of; of == 0 || total > light {
+				total = 0
+				break
+			}
+		}
+		costs[f] = total
+		return total
+	}
+	for f := range costs {
+		costs[f] = min(cost(uint32(f), light), light) //nolint:gosec // fewer than Limits.Functions
+	}
+	return costs
+}

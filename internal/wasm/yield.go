@@ -1,0 +1,58 @@
+package wasm
+
+import (
+	"context"
+	"math"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/wasm/binary"
+)
+
+// slice is the fuel after which a guest yields: some tenths of a millisecond
+// where it is compiled, a few milliseconds where it is interpreted. In between
+// nothing can stop it, and Go cannot collect garbage: everything in the process
+// that allocates may have to wait for it. A yield costs some 100 ns.
+const slice = 200_000
+
+type sessionKey struct{}
+
+// instantiateYield adds the function that prepared modules call when their fuel
+// or their stack is used up.
+func instantiateYield(ctx context.Context, r wazero.Runtime) error {
+	yield := func(ctx context.Context, _ api.Module, stack []uint64) {
+		s := ctx.Value(sessionKey{}).(*session) //nolint:forcetypeassert // session.begin has put it there
+		stack[0] = uint64(s.yield(binary.Meter(stack[0])))
+	}
+	_, err := r.NewHostModuleBuilder(binary.YieldModule).NewFunctionBuilder().
+		WithGoModuleFunction(api.GoModuleFunc(yield), []api.ValueType{api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).
+		Export(binary.YieldName).Instantiate(ctx)
+	return err
+}
+
+var errStack = decant.Errorf(decant.Exhausted, "the guest calls functions within functions deeper than its stack allows").
+	WithHelp("does it call itself without end?")
+
+// yield looks whether the guest may go on, and gives it another slice. It panics
+// if not, which ends the call.
+func (s *session) yield(m binary.Meter) binary.Meter {
+	s.burnt += int64(slice - m.Fuel())
+	switch config := &s.guest.config; {
+	case m.Stack() < 0:
+		s.cut = errStack
+	case config.Fuel > 0 && s.burnt > config.Fuel:
+		s.cut = decant.Errorf(decant.Exhausted, "the call has used more than the %d units of fuel that it may", config.Fuel)
+	case s.ctx.Err() != nil:
+		s.cut = s.guest.ended(s.ctx, "computing")
+	default:
+		return binary.NewMeter(slice, m.Stack())
+	}
+	panic(s.cut)
+}
+
+// fill sets the meter for a call.
+func (s *session) fill() {
+	s.meter.Set(uint64(binary.NewMeter(slice, int32(min(s.guest.config.Stack, math.MaxInt32))))) //nolint:gosec // a bit pattern
+}
