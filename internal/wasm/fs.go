@@ -26,8 +26,8 @@ import (
 type rootFS struct {
 	expsys.UnimplementedFS
 	session *session
-	state   *stateFS // nil without /state
-	open    int      // files that the guest has open
+	state   *stateFS             // nil without /state
+	handles map[*handle]struct{} // what the guest has open
 }
 
 // maxOpen bounds how many files a guest has open, of all kinds.
@@ -36,7 +36,7 @@ const maxOpen = 128
 var errOpen = decant.Errorf(decant.Exhausted, "the guest has %d files open, which is as many as it may", maxOpen)
 
 func newRootFS(s *session) (*rootFS, error) {
-	r := &rootFS{session: s}
+	r := &rootFS{session: s, handles: map[*handle]struct{}{}}
 	if dir := s.guest.config.State; dir != "" {
 		var err error
 		if r.state, err = openStateFS(dir, int64(s.guest.config.StateLimit)); err != nil {
@@ -63,7 +63,7 @@ func split(name string) (first, rest string) {
 
 // OpenFile implements expsys.FS.
 func (r *rootFS) OpenFile(name string, flag expsys.Oflag, perm fs.FileMode) (expsys.File, expsys.Errno) {
-	if r.open >= maxOpen {
+	if len(r.handles) >= maxOpen {
 		r.session.failed(errOpen)
 		if name == "." {
 			return nil, expsys.ENOENT // of all errors that wazero itself knows of when it opens /
@@ -74,16 +74,30 @@ func (r *rootFS) OpenFile(name string, flag expsys.Oflag, perm fs.FileMode) (exp
 	if errno != 0 {
 		return nil, errno
 	}
-	r.open++
-	return &handle{File: f, files: r}, 0
+	h := &handle{File: f, files: r, name: path.Clean("/" + name)}
+	r.handles[h] = struct{}{}
+	return h, 0
+}
+
+// opened returns what the guest has open, but for the folder / that it is given.
+func (r *rootFS) opened() []string {
+	var names []string
+	for h := range r.handles {
+		names = append(names, h.name)
+	}
+	slices.Sort(names)
+	if len(names) > 0 && names[0] == "/" {
+		names = names[1:]
+	}
+	return names
 }
 
 // handle is a file that the guest has open. It counts until it is closed, and
 // like the streams it fails once its call has ended.
 type handle struct {
 	expsys.File
-	files  *rootFS
-	closed bool
+	files *rootFS
+	name  string
 }
 
 func (h *handle) Read(buf []byte) (int, expsys.Errno) {
@@ -115,10 +129,7 @@ func (h *handle) Pwrite(buf []byte, off int64) (int, expsys.Errno) {
 }
 
 func (h *handle) Close() expsys.Errno {
-	if !h.closed {
-		h.closed = true
-		h.files.open--
-	}
+	delete(h.files.handles, h)
 	return h.File.Close()
 }
 

@@ -1,9 +1,11 @@
 package wasm
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/decant-project/decant"
@@ -34,6 +36,9 @@ type GuestConfig struct {
 	State      string                       // the host's folder shown as /state; "" is none
 	StateLimit decant.Bytes                 // most bytes in /state; 0 is DefaultStateLimit
 
+	// Keeper, if set, is what host modules keep for a reactor from call to call.
+	Keeper Keeper
+
 	// Context, if set, adds to each call's context what host modules keep for
 	// the guest; done is called when the call has ended.
 	Context func(context.Context) (ctx context.Context, done func())
@@ -57,42 +62,45 @@ type Guest struct {
 	turns   chan struct{}      // holds one element for each call under way
 	stop    context.CancelFunc // ends calls under way
 	stopped context.Context
-	reactor *session // of a reactor
+	lost    atomic.Bool
+
+	// Of a reactor; who has the turn owns them.
+	reactor    *session
+	checkpoint *Snapshot // nil for none
 }
 
 // Start makes a guest. A reactor is initialized. GuestFailed: that failed.
 // Exhausted: it needs more memory than it may have.
 func (h *Host) Start(ctx context.Context, m *Module, c GuestConfig) (*Guest, error) {
-	if c.Memory == 0 {
-		c.Memory = DefaultMemory
-	}
-	if c.Output == 0 {
-		c.Output = DefaultOutput
-	}
-	if c.Stack == 0 {
-		c.Stack = DefaultStack
-	}
-	if c.StateLimit == 0 {
-		c.StateLimit = DefaultStateLimit
-	}
-	if c.Log == nil {
-		c.Log = io.Discard
-	}
-	g := &Guest{module: m, config: c}
-	g.stopped, g.stop = context.WithCancel(context.Background())
+	g := newGuest(m, c)
 	if m.command {
-		g.turns = make(chan struct{}, runtime.GOMAXPROCS(0))
 		return g, nil
 	}
-	g.turns = make(chan struct{}, 1)
 	ctx, cancel := g.callContext(ctx)
 	defer cancel()
 	var err error
-	if g.reactor, err = g.instantiate(ctx); err != nil {
+	if g.reactor, err = g.start(ctx); err != nil {
 		g.stop()
 		return nil, err
 	}
 	return g, nil
+}
+
+// newGuest makes a guest in which nothing runs yet.
+func newGuest(m *Module, c GuestConfig) *Guest {
+	c.Memory = cmp.Or(c.Memory, DefaultMemory)
+	c.Output = cmp.Or(c.Output, DefaultOutput)
+	c.Stack = cmp.Or(c.Stack, DefaultStack)
+	c.StateLimit = cmp.Or(c.StateLimit, DefaultStateLimit)
+	if c.Log == nil {
+		c.Log = io.Discard
+	}
+	g := &Guest{module: m, config: c, turns: make(chan struct{}, 1)}
+	if m.command {
+		g.turns = make(chan struct{}, runtime.GOMAXPROCS(0))
+	}
+	g.stopped, g.stop = context.WithCancel(context.Background())
+	return g
 }
 
 // Call calls a function with a request and returns its response.
@@ -112,24 +120,41 @@ func (g *Guest) Call(ctx context.Context, function string, request []byte) ([]by
 	}
 	ctx, cancel := g.callContext(ctx)
 	defer cancel()
-	select {
-	case g.turns <- struct{}{}:
-		defer func() { <-g.turns }()
-	case <-ctx.Done():
-		return nil, g.ended(ctx, "waiting for its turn")
+	if err := g.enter(ctx); err != nil {
+		return nil, err
 	}
-	if g.stopped.Err() != nil {
-		return nil, decant.Errorf(decant.Unavailable, "the guest is closed")
-	}
-	s := g.reactor
-	if s == nil {
-		if s, err = g.instantiate(ctx); err != nil {
+	defer g.leave()
+	if g.reactor == nil {
+		s, err := g.start(ctx)
+		if err != nil {
 			return nil, err
 		}
 		defer s.close()
+		return s.call(ctx, function, request)
 	}
-	return s.call(ctx, function, request)
+	response, err := g.reactor.call(ctx, function, request)
+	if g.reactor.lost && g.checkpoint != nil {
+		g.setBack(ctx)
+	}
+	g.lost.Store(g.reactor.lost)
+	return response, err
 }
+
+// enter waits for a turn; leave gives it to the next.
+func (g *Guest) enter(ctx context.Context) error {
+	select {
+	case g.turns <- struct{}{}:
+	case <-ctx.Done():
+		return g.ended(ctx, "waiting for its turn")
+	}
+	if g.stopped.Err() != nil {
+		g.leave()
+		return decant.Errorf(decant.Unavailable, "the guest is closed")
+	}
+	return nil
+}
+
+func (g *Guest) leave() { <-g.turns }
 
 // callContext bounds a call by the guest's deadline and its end.
 func (g *Guest) callContext(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -162,14 +187,9 @@ func (g *Guest) ended(ctx context.Context, during string) error {
 	return decant.Errorf(decant.Deadline, "the call was cancelled while %s", during)
 }
 
-// Lost reports whether a reactor broke down: its memory cannot be trusted, and
-// every further call fails. Start another.
-func (g *Guest) Lost() bool {
-	if g.reactor == nil {
-		return false
-	}
-	return g.reactor.lost.Load()
-}
+// Lost reports whether a reactor broke down that has no checkpoint: its memory
+// cannot be trusted, and every further call fails. Start another.
+func (g *Guest) Lost() bool { return g.lost.Load() }
 
 // Close ends calls under way, waits for them, and frees the guest.
 func (g *Guest) Close() error {
@@ -182,8 +202,9 @@ func (g *Guest) Close() error {
 			<-g.turns
 		}
 	}()
+	g.lost.Store(true)
 	if g.reactor != nil {
 		g.reactor.close()
 	}
-	return nil
+	return g.keep(nil)
 }

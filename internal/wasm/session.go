@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/wasm/binary"
+	"github.com/decant-project/decant/internal/wasm/memory"
 )
 
 // session is an instance of a module and the call it is in. One goroutine uses
@@ -26,11 +26,13 @@ import (
 type session struct {
 	guest  *Guest
 	module api.Module
-	memory *memoryLimit
+	memory *memory.Memory
 	files  *rootFS
-	lost   atomic.Bool
+	lost   bool
 	held   int // bytes that the host keeps in the guest's open links and devices
 	meter  api.MutableGlobal
+	began  time.Time     // this session
+	ran    time.Duration // the guest's clock at that moment
 	// exports are those called before: each holds a stack, which is dear to make.
 	exports map[string]api.Function
 
@@ -43,12 +45,32 @@ type session struct {
 	lastLog string
 	logged  int   // bytes of the log
 	burnt   int64 // fuel, up to the last yield
+	given   int32 // fuel, at the last yield
 }
 
-// instantiate makes an instance of the guest's module and initializes it.
-func (g *Guest) instantiate(ctx context.Context) (*session, error) {
-	s := &session{guest: g, memory: &memoryLimit{limit: uint64(g.config.Memory)}, exports: map[string]api.Function{}}
+// start makes an instance of the guest's module and initializes it.
+func (g *Guest) start(ctx context.Context) (*session, error) {
+	s, err := g.instantiate(ctx)
+	if err != nil {
+		return nil, err
+	}
 	ctx = s.begin(ctx, nil)
+	for _, name := range g.module.initializers() {
+		s.fill()
+		if _, err := s.module.ExportedFunction(name).Call(ctx); err != nil {
+			err = s.failure(ctx, "initializing", err)
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// instantiate makes an instance of the guest's module, in which nothing has run
+// yet.
+func (g *Guest) instantiate(ctx context.Context) (*session, error) {
+	s := &session{guest: g, memory: memory.New(uint64(g.config.Memory)), exports: map[string]api.Function{}, began: time.Now()}
+	s.begin(ctx, nil)
 	var err error
 	if s.files, err = newRootFS(s); err != nil {
 		return nil, err
@@ -63,33 +85,29 @@ func (g *Guest) instantiate(ctx context.Context) (*session, error) {
 		WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(s.files, "/")).
 		WithRandSource(rand.Reader).
 		WithSysWalltime().
-		WithSysNanotime().
+		WithNanotime(func() int64 { return int64(s.clock()) }, 1).
 		WithNanosleep(s.sleep)
 	for k, v := range g.config.Env {
 		config = config.WithEnv(k, v)
 	}
 	s.module, err = s.instantiateModule(experimental.WithMemoryAllocator(ctx, s.memory), config)
 	if err != nil {
+		s.memory.Free() // which wazero does only where there is a module to close
 		return nil, errors.Join(s.failure(ctx, "starting", err), s.files.close())
 	}
 	s.meter = s.module.ExportedGlobal(binary.MeterName).(api.MutableGlobal) //nolint:forcetypeassert // binary.Prepare has made it
-	s.fill()
-	for _, name := range g.module.initializers() {
-		if _, err := s.module.ExportedFunction(name).Call(ctx); err != nil {
-			err = s.failure(ctx, "initializing", err)
-			s.close()
-			return nil, err
-		}
-	}
 	return s, nil
 }
+
+// clock is the guest's monotonic clock. It goes on where a snapshot was taken.
+func (s *session) clock() time.Duration { return s.ran + time.Since(s.began) }
 
 // instantiateModule turns into an error that wazero panics where the memory a
 // module begins with is refused.
 func (s *session) instantiateModule(ctx context.Context, config wazero.ModuleConfig) (_ api.Module, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if !s.memory.refused {
+			if !s.memory.Refused() {
 				panic(p)
 			}
 			err = errors.New("the memory that it begins with is too large")
@@ -101,14 +119,14 @@ func (s *session) instantiateModule(ctx context.Context, config wazero.ModuleCon
 
 // begin sets the session up for a call, and returns the context to make it in.
 func (s *session) begin(ctx context.Context, request []byte) context.Context {
-	s.ctx, s.out, s.outside, s.cut, s.lastLog, s.logged, s.burnt = ctx, nil, nil, nil, "", 0, 0
+	s.ctx, s.out, s.outside, s.cut, s.lastLog, s.logged = ctx, nil, nil, nil, "", 0
 	s.in.Reset(request)
 	return context.WithValue(ctx, sessionKey{}, s)
 }
 
 // call calls a function of the module.
 func (s *session) call(ctx context.Context, function string, request []byte) ([]byte, error) {
-	if s.lost.Load() {
+	if s.lost {
 		return nil, decant.Errorf(decant.GuestFailed, "the guest broke down in an earlier call")
 	}
 	f := s.exports[function]
@@ -177,7 +195,7 @@ func (s *session) said(function string, status int32) error {
 // failure is the error of a call that did not return. The instance is lost: a
 // trap leaves the module's own stack as it was.
 func (s *session) failure(ctx context.Context, during string, err error) error {
-	s.lost.Store(true)
+	s.lost = true
 	if ctx.Err() != nil {
 		return s.guest.ended(ctx, during)
 	}
@@ -190,7 +208,7 @@ func (s *session) failure(ctx context.Context, during string, err error) error {
 	if strings.Contains(firstLine(err), "stack overflow") { // the interpreter's own limit, in frames
 		return errStack
 	}
-	if s.memory.refused {
+	if s.memory.Refused() {
 		return decant.Errorf(decant.Exhausted, "the guest needs more than the %s of memory it may have (%s): %s", s.guest.config.Memory, during, firstLine(err)).
 			WithHelp("raise needs.memory")
 	}
@@ -213,7 +231,7 @@ func (s *session) failed(err error) {
 func (s *session) close() {
 	_ = s.module.Close(context.Background())
 	_ = s.files.close()
-	s.lost.Store(true)
+	s.lost = true
 }
 
 // ended returns an error once the call has ended. All that reads and writes for

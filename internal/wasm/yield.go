@@ -38,7 +38,7 @@ var errStack = decant.Errorf(decant.Exhausted, "the guest calls functions within
 // yield looks whether the guest may go on, and gives it another slice. It panics
 // if not, which ends the call.
 func (s *session) yield(m binary.Meter) binary.Meter {
-	s.burnt += int64(slice - m.Fuel())
+	s.burnt += int64(s.given - m.Fuel())
 	switch config := &s.guest.config; {
 	case m.Stack() < 0:
 		s.cut = errStack
@@ -47,12 +47,23 @@ func (s *session) yield(m binary.Meter) binary.Meter {
 	case s.ctx.Err() != nil:
 		s.cut = s.guest.ended(s.ctx, "computing")
 	default:
-		return binary.NewMeter(slice, m.Stack())
+		return s.next(m.Stack())
 	}
 	panic(s.cut)
 }
 
+// next is a meter with a slice of fuel, or as much as there is left.
+func (s *session) next(stack int32) binary.Meter {
+	s.given = slice
+	if left := s.guest.config.Fuel - s.burnt; s.guest.config.Fuel > 0 && left < slice {
+		s.given = int32(left) //nolint:gosec // less than a slice
+	}
+	return binary.NewMeter(s.given, stack)
+}
+
 // fill sets the meter for a call.
 func (s *session) fill() {
-	s.meter.Set(uint64(binary.NewMeter(slice, int32(min(s.guest.config.Stack, math.MaxInt32))))) //nolint:gosec // a bit pattern
+	s.burnt = 0
+	stack := int32(min(s.guest.config.Stack, math.MaxInt32)) //nolint:gosec // just bounded
+	s.meter.Set(uint64(s.next(stack)))                       //nolint:gosec // a bit pattern
 }

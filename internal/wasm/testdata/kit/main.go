@@ -32,6 +32,26 @@ func count() {
 	fmt.Print(calls)
 }
 
+var began = time.Now()
+
+// uptime writes how long the guest has run, in ns.
+//
+//go:wasmexport uptime
+func uptime() { fmt.Print(time.Since(began).Nanoseconds()) }
+
+var filled [][]byte
+
+// fillup keeps as many MiB as the request says, none of them zero.
+//
+//go:wasmexport fillup
+func fillup() {
+	var mib int
+	_, _ = fmt.Scan(&mib)
+	for range mib {
+		filled = append(filled, bytes.Repeat([]byte("full"), 1<<18))
+	}
+}
+
 //go:wasmexport fail
 func fail() int32 {
 	fmt.Fprintln(os.Stderr, "the reason why")
