@@ -24,7 +24,8 @@ devices, each component where it runs best.
   decant up             start the orchestrator of a site
   decant join-code      let a device join: decant-supervisor --join CODE
   decant deploy -f FILE deploy an application
-  decant run FILE.wasm  try a module alone`,
+  decant run FILE.wasm  try a module alone
+  decant inspect FILE.wasm  see what a module is`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -39,7 +40,7 @@ devices, each component where it runs best.
 		upCommand(), joinCodeCommand(), deviceCommand(),
 		packageCommand(), deployCommand(), appCommand(),
 		invokeCommand(), logsCommand(), eventsCommand(),
-		runCommand(), stateCommand(),
+		runCommand(), inspectCommand(), stateCommand(),
 	)
 	return root
 }

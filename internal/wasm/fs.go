@@ -266,7 +266,7 @@ func (r *rootFS) inState(name string, f func(rest string) expsys.Errno) expsys.E
 	if rest == "" {
 		return expsys.EACCES // /state itself stays
 	}
-	if errno := tooLong(rest); errno != 0 {
+	if errno := refused(rest); errno != 0 {
 		return errno
 	}
 	return f(rest)

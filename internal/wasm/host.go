@@ -124,6 +124,9 @@ func (h *Host) Compile(ctx context.Context, original []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := h.checkImports(prepared.Imports); err != nil {
+		return nil, err
+	}
 	compiled, err := h.runtime.CompileModule(ctx, prepared.Binary)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -137,24 +140,22 @@ func (h *Host) Compile(ctx context.Context, original []byte) (*Module, error) {
 	}
 	prepared.Binary = nil // it is not needed any more
 	m := &Module{host: h, compiled: compiled, prepared: prepared, digest: decant.DigestOf(original), shape: shapeOf(prepared.Description)}
-	if err := errors.Join(h.checkImports(compiled)); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
 	return m, nil
 }
 
+// offers reports whether something here serves an import.
+func (h *Host) offers(i binary.Import) bool {
+	m := h.runtime.Module(i.Module)
+	return m != nil && i.Kind == "function" && m.ExportedFunctionDefinitions()[i.Name] != nil
+}
+
 // checkImports names every import that nothing here serves.
-func (h *Host) checkImports(c wazero.CompiledModule) error {
+func (h *Host) checkImports(imports []binary.Import) error {
 	var missing []string
-	for _, f := range c.ImportedFunctions() {
-		module, name, _ := f.Import()
-		if m := h.runtime.Module(module); m == nil || m.ExportedFunctionDefinitions()[name] == nil {
-			missing = append(missing, module+"."+name)
+	for _, i := range imports {
+		if !h.offers(i) {
+			missing = append(missing, i.String())
 		}
-	}
-	for _, m := range c.ImportedMemories() {
-		module, name, _ := m.Import()
-		missing = append(missing, module+"."+name+" (a memory)")
 	}
 	if len(missing) == 0 {
 		return nil

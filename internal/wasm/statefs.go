@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	expsys "github.com/tetratelabs/wazero/experimental/sys"
 	"github.com/tetratelabs/wazero/sys"
@@ -32,10 +33,14 @@ const (
 	maxLevels = 32
 )
 
-// tooLong refuses a path beyond the bounds.
-func tooLong(name string) expsys.Errno {
-	if len(name) > maxPath || strings.Count(name, "/") >= maxLevels {
+// refused refuses a path beyond the bounds, and one that is no text: a snapshot
+// could not hold it.
+func refused(name string) expsys.Errno {
+	switch {
+	case len(name) > maxPath || strings.Count(name, "/") >= maxLevels:
 		return expsys.ENAMETOOLONG
+	case !utf8.ValidString(name):
+		return expsys.EINVAL
 	}
 	return 0
 }
@@ -126,7 +131,7 @@ func (s *stateFS) take(n int64) expsys.Errno {
 }
 
 func (s *stateFS) open(name string, flag expsys.Oflag, perm fs.FileMode) (expsys.File, expsys.Errno) {
-	if errno := tooLong(name); errno != 0 {
+	if errno := refused(name); errno != 0 {
 		return nil, errno
 	}
 	if name == "" {
@@ -173,7 +178,7 @@ func hostFlags(flag expsys.Oflag) int {
 }
 
 func (s *stateFS) stat(name string) (sys.Stat_t, expsys.Errno) {
-	if errno := tooLong(name); errno != 0 {
+	if errno := refused(name); errno != 0 {
 		return sys.Stat_t{}, errno
 	}
 	if name == "" {
@@ -214,7 +219,7 @@ func (s *stateFS) rename(from, to string) expsys.Errno {
 	}
 	if info.IsDir() {
 		err = s.walk(from, func(below string, _ fs.FileInfo) error {
-			if errno := tooLong(to + "/" + below); errno != 0 {
+			if errno := refused(to + "/" + below); errno != 0 {
 				return errno
 			}
 			return nil

@@ -96,6 +96,7 @@ func read(binary []byte, limits Limits) (*module, error) {
 		}
 	}
 	r.keep(c.whole())
+	c.Uses = c.uses(len(binary))
 	return c.module, r.err
 }
 
@@ -110,6 +111,8 @@ type checker struct {
 	locals   uint64
 	targets  uint64
 	work     uint64
+	largest  int // bytes of a function
+	blocks   int // most of a function
 }
 
 // growth is how much a table may grow by.
@@ -138,6 +141,21 @@ func (c *checker) inOrder(id byte, at int) error {
 	}
 	c.last = place
 	return nil
+}
+
+// uses says how near the module comes to the limits that tell most of it.
+func (c *checker) uses(size int) []Use {
+	return []Use{
+		{"bytes", size, c.Size},
+		{"imports", len(c.module.Imports), c.Limits.Imports},
+		{"exports", len(c.module.Exports), c.Limits.Exports},
+		{"functions", len(c.functions), c.Functions},
+		{"globals", len(c.globals), c.Globals},
+		{"segments of data and elements", int(c.segments), c.Segments}, //nolint:gosec // within its limit
+		{"bytes of the largest function", c.largest, c.Body},
+		{"most blocks of a function", c.blocks, c.Blocks},
+		{"blocks, each function's squared", int(c.work), c.Work}, //nolint:gosec // within its limit
+	}
 }
 
 // whole refuses a module whose functions and their code do not match.
@@ -373,8 +391,7 @@ func (c *checker) function(r *reader, i uint32) {
 	c.locals += locals
 	body.keep(over(who, "locals", locals, c.Locals, ""))
 	body.keep(over("the module's functions have", "locals", c.locals, c.AllLocals, fmt.Sprintf(" up to function %d", i)))
-	c.Code++
-	c.Largest = max(c.Largest, int(size))
+	c.largest = max(c.largest, int(size))
 	s := survey{locals: uint32(locals) + uint32(len(c.types[c.functions[c.imported+int(i)]].Params))} //nolint:gosec // bounded above
 	c.expression(body, who, &s)
 	c.surveys = append(c.surveys, s)
@@ -417,6 +434,7 @@ func (c *checker) expression(r *reader, who string, s *survey) {
 		r.damaged()
 	}
 	c.work += blocks * blocks
+	c.blocks = max(c.blocks, int(blocks)) //nolint:gosec // fewer than bytes
 	r.keep(over(who, "blocks", blocks, c.Blocks, ""))
 	r.keep(over("the module's functions have, each squared and all together,", "blocks", c.work, c.Work, ""))
 }

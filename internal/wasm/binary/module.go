@@ -42,8 +42,13 @@ type Description struct {
 	Imports []Import
 	Exports []Export
 	Memory  *Memory // nil without one
-	Code    int     // functions of its own
-	Largest int     // bytes of the largest of them
+	Uses    []Use
+}
+
+// Use is how much there is of what is limited.
+type Use struct {
+	What      string
+	Has, Most int
 }
 
 // Import is something that a module needs. Function is its type if it is one.
@@ -51,6 +56,14 @@ type Import struct {
 	Module, Name string
 	Kind         string // function, table, memory or global
 	Function     FunctionType
+}
+
+// String names the import, and says what it is if that is not a function.
+func (i Import) String() string {
+	if i.Kind == kinds[kindFunction] {
+		return i.Module + "." + i.Name
+	}
+	return i.Module + "." + i.Name + " (a " + i.Kind + ")"
 }
 
 // Export is something that a module shows. Function is its type if it is one.
