@@ -148,7 +148,7 @@ func (c *call) load(a []uint32) errno {
 		return runtimeError
 	}
 	c.s.owned = append(c.s.owned, model)
-	return c.addGraph(model, a[4])
+	return c.addGraph(graph{model: model}, a[4])
 }
 
 // load_by_name(name: ptr, name_len, graph: *u32)
@@ -169,7 +169,7 @@ func (c *call) loadByName(a []uint32) errno {
 		c.why = err
 		return unsupported
 	}
-	return c.addGraph(model, a[2])
+	return c.addGraph(graph{model, string(name)}, a[2])
 }
 
 // Limits of a guest's handles.
@@ -182,8 +182,8 @@ func (c *call) room(n int) errno {
 	return success
 }
 
-func (c *call) addGraph(m nn.Model, result uint32) errno {
-	c.s.graphs = append(c.s.graphs, m)
+func (c *call) addGraph(g graph, result uint32) errno {
+	c.s.graphs = append(c.s.graphs, g)
 	return c.put(result, uint32(len(c.s.graphs)-1)) //nolint:gosec // bounded by maxHandles
 }
 
@@ -195,8 +195,8 @@ func (c *call) initExecutionContext(a []uint32) errno {
 	if e := c.room(len(c.s.contexts)); e != success {
 		return e
 	}
-	m := c.s.graphs[a[0]]
-	c.s.contexts = append(c.s.contexts, &execution{model: m, inputs: make([]nn.Tensor, len(m.Inputs()))})
+	m := c.s.graphs[a[0]].model
+	c.s.contexts = append(c.s.contexts, &execution{graph: int(a[0]), model: m, inputs: make([]nn.Tensor, len(m.Inputs()))})
 	return c.put(a[1], uint32(len(c.s.contexts)-1)) //nolint:gosec // bounded by maxHandles
 }
 

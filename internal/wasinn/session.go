@@ -26,13 +26,20 @@ type Session struct {
 	log    io.Writer
 
 	mu       sync.Mutex
-	graphs   []nn.Model
+	graphs   []graph
 	contexts []*execution
 	owned    []nn.Model // loaded from bytes
 }
 
+// graph is a model that the guest has a handle of.
+type graph struct {
+	model nn.Model
+	name  string // that it is bound under; "" if the guest brought it along
+}
+
 // execution is an execution context.
 type execution struct {
+	graph   int
 	model   nn.Model
 	inputs  []nn.Tensor
 	outputs []nn.Tensor // nil until computed

@@ -57,9 +57,11 @@ func (m module) Start(ctx context.Context, c supervisor.GuestConfig) (supervisor
 		Links:   map[string]wasm.Link{},
 		Models:  map[string]map[string]string{},
 		State:   c.State,
+		Keeper:  session,
 		Context: func(ctx context.Context) (context.Context, func()) { return wasinn.With(ctx, session), func() {} },
 	}
-	if slices.Equal(m.Functions(), []string{"_start"}) { // a command keeps nothing from call to call
+	if m.Command() { // a command keeps nothing from call to call
+		config.Keeper = nil
 		config.Context = func(ctx context.Context) (context.Context, func()) {
 			session := newSession()
 			return wasinn.With(ctx, session), func() { _ = session.Close() }
