@@ -23,7 +23,7 @@ var layers = map[string][]string{
 	"internal/packages":         {"", "internal/blobs", "internal/state", "internal/yaml"},
 	"internal/state":            {"", "internal/state"},
 	"internal/blobs":            {"", "internal/durable"},
-	"internal/wasm":             {""},
+	"internal/wasm":             {"", "internal/durable"},
 	"internal/wasinn":           {"", "internal/nn"},
 	"internal/nn":               {"", "internal/nn"},
 	"internal/identity":         {"", "internal/problem", "internal/durable"},

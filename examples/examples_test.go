@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,7 +49,7 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(packages) != 10 || len(apps) != 2 {
+	if len(packages) != 14 || len(apps) != 2 {
 		t.Errorf("found %d packages and %d applications", len(packages), len(apps))
 	}
 	for _, app := range apps {
@@ -91,9 +90,6 @@ func read[T any](t *testing.T, path string) (v T) {
 func TestShout(t *testing.T) {
 	for _, dir := range []string{"shout", "shout-c"} {
 		t.Run(dir, func(t *testing.T) {
-			if _, err := exec.LookPath("clang"); dir == "shout-c" && err != nil {
-				t.Skip("without clang: apt install clang lld wasi-libc libclang-rt-dev-wasm32")
-			}
 			g := newBench(t).start(dir, guest{})
 			for range 2 { // a call begins where the one before has ended
 				if got := g.call("shout", []byte("is anybody there?")); string(got) != "IS ANYBODY THERE?" {
@@ -301,9 +297,32 @@ type bench struct {
 	backend nn.Backend // nil until a guest needs it
 }
 
+// cache is where compiled modules are kept, for all tests of this process.
+var cache string
+
+// TestMain makes the test's program its own compiler.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == wasm.CompilerCommand {
+		os.Exit(wasm.Compiler(os.Args[2]))
+	}
+	var err error
+	if cache, err = os.MkdirTemp("", "decant-examples-"); err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(cache)
+	os.Exit(status)
+}
+
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	host, err := wasm.New(t.Context(), wasm.Config{CacheDir: t.TempDir(), Modules: []wasm.HostModule{wasinn.Instantiate}})
+	return &bench{t: t, host: newHost(t, wasm.Config{CacheDir: cache})}
+}
+
+func newHost(t *testing.T, c wasm.Config) *wasm.Host {
+	t.Helper()
+	c.Modules = []wasm.HostModule{wasinn.Instantiate}
+	host, err := wasm.New(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,54 +331,55 @@ func newBench(t *testing.T) *bench {
 			t.Error(err)
 		}
 	})
-	return &bench{t: t, host: host}
+	return host
 }
 
 // guest is a module that runs, with what it was given.
 type guest struct {
 	models  map[string]string // name to the folder of the model's package
 	devices map[string]wasm.Device
+	state   string
 
 	t     *testing.T
 	guest *wasm.Guest
 	log   bytes.Buffer
 }
 
-// start builds the package in dir by its own command, and starts it.
+// start builds the package in dir, and starts it.
 func (b *bench) start(dir string, g guest) *guest {
 	b.t.Helper()
-	g.t = b.t
 	spec := read[decant.PackageSpec](b.t, filepath.Join(dir, "package.yaml"))
-	build := exec.CommandContext(b.t.Context(), "sh", "-c", spec.Module.Build)
-	build.Dir = dir
-	if out, err := build.CombinedOutput(); err != nil {
-		b.t.Fatalf("%s: %v\n%s", dir, err, out)
+	module := b.compile(dir)
+	for name := range spec.Functions {
+		if _, err := module.Function(name); err != nil {
+			b.t.Errorf("%s: package.yaml says function %s: %v", dir, name, err)
+		}
 	}
-	binary, err := os.ReadFile(filepath.Join(dir, spec.Module.File))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	module, err := b.host.Compile(b.t.Context(), binary)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() { _ = module.Close() })
+	g.t = b.t
 	models, files := b.load(g.models)
 	session := wasinn.NewSession(models, &g.log)
+	var err error
 	g.guest, err = b.host.Start(b.t.Context(), module, wasm.GuestConfig{
-		Memory: spec.Needs.Memory, Log: &g.log, Devices: g.devices, Models: files,
+		Memory: spec.Needs.Memory, Log: &g.log, Devices: g.devices, Models: files, State: g.state,
 		Context: func(ctx context.Context) (context.Context, func()) { return wasinn.With(ctx, session), func() {} },
 	})
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { _ = g.guest.Close() })
-	for name := range spec.Functions {
-		if _, err := module.Function(name); err != nil {
-			b.t.Errorf("%s: package.yaml says function %s: %v", dir, name, err)
-		}
-	}
 	return &g
+}
+
+// compile makes a module of the package in dir.
+func (b *bench) compile(dir string) *wasm.Module {
+	b.t.Helper()
+	binary := build(b.t, dir)
+	module, err := b.host.Compile(b.t.Context(), binary)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = module.Close() })
+	return module
 }
 
 // call returns the response of a call that must succeed.

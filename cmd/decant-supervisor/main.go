@@ -19,6 +19,7 @@ import (
 	"github.com/decant-project/decant/internal/identity"
 	"github.com/decant-project/decant/internal/nn/onnxruntime"
 	"github.com/decant-project/decant/internal/supervisor"
+	"github.com/decant-project/decant/internal/wasm"
 )
 
 // version is set when a release is built.
@@ -53,8 +54,13 @@ type flags struct {
 }
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == probeCommand {
-		os.Exit(probe(os.Args[2]))
+	if len(os.Args) == 3 { // the program starts itself for what might take it down
+		switch os.Args[1] {
+		case probeCommand:
+			os.Exit(probe(os.Args[2]))
+		case wasm.CompilerCommand:
+			os.Exit(wasm.Compiler(os.Args[2]))
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])

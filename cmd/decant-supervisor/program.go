@@ -21,6 +21,7 @@ import (
 	"github.com/decant-project/decant/internal/supervisor"
 	"github.com/decant-project/decant/internal/supervisor/guesthost"
 	httptransport "github.com/decant-project/decant/internal/transport/http"
+	"github.com/decant-project/decant/internal/wasm"
 )
 
 // program is a supervisor with all that it needs, open.
@@ -60,7 +61,7 @@ func open(ctx context.Context, config supervisor.Config, data string, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	if p.guests, err = guesthost.New(ctx, filepath.Join(data, "cache"), config.Engine == "interpreter"); err != nil {
+	if p.guests, err = guesthost.New(ctx, wasm.Config{CacheDir: filepath.Join(data, "cache"), Version: version, Interpreter: config.Engine == "interpreter", Limits: config.Modules}); err != nil {
 		return nil, err
 	}
 	if p.listener, err = listen.Port(ctx, config.Listen, filepath.Join(data, "port")); err != nil {

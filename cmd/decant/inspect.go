@@ -32,7 +32,7 @@ func inspect(cmd *cobra.Command, file string) (err error) {
 	if err != nil {
 		return decant.Errorf(decant.NotFound, "cannot read the module: %w", err)
 	}
-	host, err := guesthost.New(cmd.Context(), "", true)
+	host, err := guesthost.New(cmd.Context(), wasm.Config{Interpreter: true})
 	if err != nil {
 		return err
 	}

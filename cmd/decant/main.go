@@ -11,12 +11,16 @@ import (
 	"syscall"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/wasm"
 )
 
 // version is set when a release is built.
 var version = "dev"
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == wasm.CompilerCommand { // the program starts itself for what might take it down
+		os.Exit(wasm.Compiler(os.Args[2]))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()

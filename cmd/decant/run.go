@@ -17,6 +17,7 @@ import (
 	"github.com/decant-project/decant/internal/peripheral"
 	"github.com/decant-project/decant/internal/supervisor"
 	"github.com/decant-project/decant/internal/supervisor/guesthost"
+	"github.com/decant-project/decant/internal/wasm"
 )
 
 type runFlags struct {
@@ -78,7 +79,7 @@ func runModule(cmd *cobra.Command, f runFlags, file, function string) (err error
 	if cache != "" {
 		cache = filepath.Join(cache, "decant", "compiled")
 	}
-	host, err := guesthost.New(ctx, cache, f.interpreter)
+	host, err := guesthost.New(ctx, wasm.Config{CacheDir: cache, Version: version, Interpreter: f.interpreter})
 	if err != nil {
 		return err
 	}

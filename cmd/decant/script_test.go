@@ -13,9 +13,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/decant-project/decant/cmd/internal/scripttest"
+	"github.com/decant-project/decant/internal/wasm"
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == wasm.CompilerCommand { // by whatever name it was started
+		main()
+	}
 	testscript.Main(m, map[string]func(){"decant": main})
 }
 

@@ -97,7 +97,7 @@ func up(ctx context.Context, f upFlags, stderr writerFunc) error {
 	if err != nil {
 		return err
 	}
-	host, err := wasm.New(ctx, wasm.Config{CacheDir: filepath.Join(f.dir, "compiled"), Modules: []wasm.HostModule{wasinn.Instantiate}})
+	host, err := wasm.New(ctx, wasm.Config{CacheDir: filepath.Join(f.dir, "compiled"), Version: version, Modules: []wasm.HostModule{wasinn.Instantiate}})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/peripheral"
+	"github.com/decant-project/decant/internal/wasm/binary"
 	"github.com/decant-project/decant/internal/yaml"
 )
 
@@ -23,6 +24,7 @@ type Config struct {
 	ONNXRuntime   string              `json:"onnxruntime,omitempty" doc:"Path of libonnxruntime; searched for where absent"`
 	Adopt         *bool               `json:"adopt,omitempty" doc:"false: join by a code given here only, never by one that comes over the network"`
 	Engine        string              `json:"engine,omitempty" doc:"interpreter: do not compile to machine code"`
+	Modules       binary.Limits       `json:"modules,omitzero" doc:"Limits of modules, where they are tighter than decant's own"`
 	Discovery     *bool               `json:"discovery,omitempty" doc:"false: no mDNS; set orchestrators"`
 
 	dir string // what paths of peripherals are relative to

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -22,14 +23,41 @@ import (
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/wasm/binary"
+	"github.com/decant-project/decant/internal/wasm/codecache"
 )
 
 // Config is how a host runs guests.
 type Config struct {
-	CacheDir    string        // keeps compiled code; "" is none. It holds machine code: nobody else may write there.
+	// CacheDir keeps compiled code, and lets a child process do the compiling: the
+	// program must call Compiler when it is started with CompilerCommand. "" keeps
+	// nothing and compiles in this process, for tools whose modules are their own.
+	CacheDir    string
+	Version     string        // of the program: what another one has compiled, or failed to, is tried anew
 	Interpreter bool          // run without a compiler
 	Modules     []HostModule  // what guests may import besides WASI
-	Limits      binary.Limits // of modules; the zero value is binary.DefaultLimits
+	Limits      binary.Limits // of modules, where they are lower than binary.DefaultLimits
+}
+
+// CompilerCommand is the first argument of the program as a compiler, which has
+// one more for Compiler.
+const CompilerCommand = "compile-module"
+
+// Compiler is what the program runs when it is started with CompilerCommand. It
+// returns the status to exit with.
+func Compiler(order string) int { return codecache.Child(compilerConfig(), order) }
+
+func compilerConfig() wazero.RuntimeConfig { return wazero.NewRuntimeConfigCompiler() }
+
+// self is how to start this program as a compiler.
+func self() ([]string, error) {
+	if len(os.Args) > 1 && os.Args[1] == CompilerCommand {
+		return nil, errors.New("it was started as one and does not call Compiler")
+	}
+	if runtime.GOOS == "linux" {
+		return []string{"/proc/self/exe", CompilerCommand}, nil // also after an update
+	}
+	path, err := os.Executable()
+	return []string{path, CompilerCommand}, err
 }
 
 // HostModule adds a module that guests may import to r. What it keeps for each
@@ -39,27 +67,27 @@ type HostModule func(ctx context.Context, r wazero.Runtime) error
 // Host compiles modules and runs guests. It is safe for concurrent use.
 type Host struct {
 	runtime wazero.Runtime
-	cache   wazero.CompilationCache
+	code    *codecache.Cache // nil where modules are compiled in this process
 	engine  string
 	limits  binary.Limits
 }
 
 // New makes a host.
 func New(ctx context.Context, c Config) (*Host, error) {
-	config, engine := wazero.NewRuntimeConfig(), "compiler"
-	if c.Interpreter || !hasCompiler() {
-		config, engine = wazero.NewRuntimeConfigInterpreter(), "interpreter"
-	}
-	h := &Host{engine: engine, limits: c.Limits}
-	if h.limits == (binary.Limits{}) {
-		h.limits = binary.DefaultLimits
-	}
-	if c.CacheDir != "" {
-		var err error
-		if h.cache, err = wazero.NewCompilationCacheWithDir(c.CacheDir); err != nil {
-			return nil, decant.Errorf(decant.Internal, "cannot open the cache of compiled modules: %w", err)
+	h := &Host{engine: "compiler", limits: binary.DefaultLimits.Tightened(c.Limits)}
+	config := compilerConfig()
+	switch {
+	case c.Interpreter || !hasCompiler():
+		h.engine, config = "interpreter", wazero.NewRuntimeConfigInterpreter()
+	case c.CacheDir != "":
+		command, err := self()
+		if err != nil {
+			return nil, decant.Errorf(decant.Internal, "cannot find this program, to compile with: %w", err)
 		}
-		config = config.WithCompilationCache(h.cache)
+		if h.code, err = codecache.Open(codecache.Config{Dir: c.CacheDir, Command: command, Version: c.Version}); err != nil {
+			return nil, err
+		}
+		config = config.WithCompilationCache(h.code.Compilation())
 	}
 	h.runtime = wazero.NewRuntimeWithConfig(ctx, config)
 	modules := append([]HostModule{instantiateYield, func(ctx context.Context, r wazero.Runtime) error {
@@ -108,10 +136,29 @@ func (h *Host) Engine() string { return h.engine }
 func (h *Host) Close() error {
 	ctx := context.Background()
 	err := h.runtime.Close(ctx)
-	if h.cache != nil {
-		err = errors.Join(err, h.cache.Close(ctx))
+	if h.code != nil {
+		err = errors.Join(err, h.code.Close())
 	}
 	return err
+}
+
+// compile compiles a module that was prepared.
+func (h *Host) compile(ctx context.Context, prepared []byte) (wazero.CompiledModule, error) {
+	if h.code != nil {
+		return h.code.Compile(ctx, h.runtime, prepared)
+	}
+	compiled, err := h.runtime.CompileModule(ctx, prepared)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, decant.Errorf(decant.Invalid, "cannot compile the module (%d bytes): %s", len(prepared), firstLine(err)).
+			WithHelp("it may be cut short, or use a proposal beyond WebAssembly 2.0")
+	}
+	if len(prepared) >= largeModule {
+		debug.FreeOSMemory()
+	}
+	return compiled, nil
 }
 
 // largeModule is the size from which compiling leaves much memory behind.
@@ -127,16 +174,9 @@ func (h *Host) Compile(ctx context.Context, original []byte) (*Module, error) {
 	if err := h.checkImports(prepared.Imports); err != nil {
 		return nil, err
 	}
-	compiled, err := h.runtime.CompileModule(ctx, prepared.Binary)
+	compiled, err := h.compile(ctx, prepared.Binary)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, decant.Errorf(decant.Invalid, "cannot compile the module (%d bytes): %s", len(original), firstLine(err)).
-			WithHelp("it may be cut short, or use a proposal beyond WebAssembly 2.0")
-	}
-	if len(original) >= largeModule {
-		debug.FreeOSMemory()
+		return nil, err
 	}
 	prepared.Binary = nil // it is not needed any more
 	m := &Module{host: h, compiled: compiled, prepared: prepared, digest: decant.DigestOf(original), shape: shapeOf(prepared.Description)}

@@ -40,12 +40,12 @@ type session struct {
 	ctx     context.Context //nolint:containedctx // files are used without one
 	in      bytes.Reader
 	out     []byte
-	outside error // the first failure of something outside the guest
-	cut     error // why some of what it read or wrote was cut off
-	lastLog string
-	logged  int   // bytes of the log
-	burnt   int64 // fuel, up to the last yield
-	given   int32 // fuel, at the last yield
+	outside error  // the first failure of something outside the guest
+	cut     error  // why some of what it read or wrote was cut off
+	said    []byte // the end of the log
+	logged  int    // bytes of the log
+	burnt   int64  // fuel, up to the last yield
+	given   int32  // fuel, at the last yield
 }
 
 // start makes an instance of the guest's module and initializes it.
@@ -119,7 +119,7 @@ func (s *session) instantiateModule(ctx context.Context, config wazero.ModuleCon
 
 // begin sets the session up for a call, and returns the context to make it in.
 func (s *session) begin(ctx context.Context, request []byte) context.Context {
-	s.ctx, s.out, s.outside, s.cut, s.lastLog, s.logged = ctx, nil, nil, nil, "", 0
+	s.ctx, s.out, s.outside, s.cut, s.said, s.logged = ctx, nil, nil, nil, nil, 0
 	s.in.Reset(request)
 	return context.WithValue(ctx, sessionKey{}, s)
 }
@@ -161,7 +161,7 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 		return encodeResults(sig, results)
 	}
 	if len(results) == 1 && uint32(results[0]) != 0 {
-		return nil, s.said(function, int32(results[0])) //nolint:gosec // an i32
+		return nil, s.status(function, int32(results[0])) //nolint:gosec // an i32
 	}
 	return s.finish()
 }
@@ -177,8 +177,8 @@ func (s *session) finish() ([]byte, error) {
 
 var errOutput = decant.Errorf(decant.Exhausted, "the response is larger than a call may give")
 
-// said is the error of a function that ended with a status.
-func (s *session) said(function string, status int32) error {
+// status is the error of a function that ended with a status.
+func (s *session) status(function string, status int32) error {
 	if s.cut != nil {
 		return s.cut
 	}
@@ -186,8 +186,8 @@ func (s *session) said(function string, status int32) error {
 		return s.outside
 	}
 	why := fmt.Sprintf("function %s failed with status %d", function, status)
-	if s.lastLog != "" {
-		why += ": " + s.lastLog
+	if last := s.lastLog(); last != "" {
+		why += ": " + last
 	}
 	return decant.Errorf(decant.GuestFailed, "%s", why)
 }
@@ -213,7 +213,7 @@ func (s *session) failure(ctx context.Context, during string, err error) error {
 			WithHelp("raise needs.memory")
 	}
 	if exit := (*sys.ExitError)(nil); errors.As(err, &exit) {
-		return s.said(strings.TrimPrefix(during, "calling "), int32(exit.ExitCode())) //nolint:gosec // an exit status
+		return s.status(strings.TrimPrefix(during, "calling "), int32(exit.ExitCode())) //nolint:gosec // an exit status
 	}
 	// The stack is for whoever reads the log.
 	fmt.Fprintf(s.guest.config.Log, "%s: %v\n", during, err)
@@ -272,8 +272,14 @@ func (s *session) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// maxLogLine bounds what is kept of the last line of the log, for errors.
+// maxLogLine bounds what is kept of the end of the log, for errors.
 const maxLogLine = 300
+
+// lastLog returns the last line of the log.
+func (s *session) lastLog() string {
+	lines := strings.TrimSpace(string(s.said))
+	return strings.ToValidUTF8(lines[strings.LastIndexByte(lines, '\n')+1:], "")
+}
 
 // maxLog bounds what a call may add to the log.
 const maxLog = 1 << 20
@@ -283,13 +289,8 @@ func (s *session) log(p []byte) (int, error) {
 	if err := s.ended(); err != nil {
 		return 0, err
 	}
-	line := strings.TrimSpace(string(p[:min(len(p), 4096)]))
-	if i := strings.LastIndexByte(line, '\n'); i >= 0 {
-		line = line[i+1:]
-	}
-	if line != "" {
-		s.lastLog = line[:min(len(line), maxLogLine)]
-	}
+	s.said = append(s.said, p[max(0, len(p)-maxLogLine):]...)
+	s.said = s.said[max(0, len(s.said)-maxLogLine):]
 	return len(p), s.keepLog(p)
 }
 

@@ -21,11 +21,10 @@ import (
 // Host implements supervisor.Guests.
 type Host struct{ *wasm.Host }
 
-// New makes a host that keeps compiled modules in cacheDir.
-func New(ctx context.Context, cacheDir string, interpreter bool) (*Host, error) {
-	h, err := wasm.New(ctx, wasm.Config{
-		CacheDir: cacheDir, Interpreter: interpreter, Modules: []wasm.HostModule{wasinn.Instantiate},
-	})
+// New makes a host. The modules of c are those that are here.
+func New(ctx context.Context, c wasm.Config) (*Host, error) {
+	c.Modules = []wasm.HostModule{wasinn.Instantiate}
+	h, err := wasm.New(ctx, c)
 	if err != nil {
 		return nil, err
 	}

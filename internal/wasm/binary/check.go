@@ -8,6 +8,7 @@ package binary
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/decant-project/decant"
@@ -19,27 +20,38 @@ import (
 // the largest modules use that are known to us (Go programs of 10 MB, ONNX
 // Runtime compiled to WebAssembly).
 type Limits struct {
-	Size      int // bytes of the module
-	Types     int
-	Imports   int
-	Exports   int
-	Functions int
-	Globals   int
-	Tables    int
-	Elements  int // of all tables, to begin with and as far as the module may grow them
-	Segments  int // of data and elements
-	Name      int // bytes of an import's or export's name
+	Size      int `json:"bytes,omitempty"` // bytes of the module
+	Types     int `json:"types,omitempty"`
+	Imports   int `json:"imports,omitempty"`
+	Exports   int `json:"exports,omitempty"`
+	Functions int `json:"functions,omitempty"`
+	Globals   int `json:"globals,omitempty"`
+	Tables    int `json:"tables,omitempty"`
+	Elements  int `json:"elements,omitempty"` // of all tables, to begin with and as far as the module may grow them
+	Segments  int `json:"segments,omitempty"` // of data and elements
+	Name      int `json:"name,omitempty"`     // bytes of an import's or export's name
 
-	Body       int // bytes of a function
-	Parameters int // of a type
-	Results    int // of a type
-	Locals     int // of a function
-	AllLocals  int // of all functions
-	Nesting    int // of blocks
-	Blocks     int // of a function
-	Work       int // the squares of each function's blocks, added up: a compiler takes some 10 ns for each
-	Targets    int // of a br_table
-	AllTargets int // of all of a module
+	Body       int `json:"body,omitempty"`        // bytes of a function
+	Parameters int `json:"parameters,omitempty"`  // of a type
+	Results    int `json:"results,omitempty"`     // of a type
+	Locals     int `json:"locals,omitempty"`      // of a function
+	AllLocals  int `json:"all-locals,omitempty"`  // of all functions
+	Nesting    int `json:"nesting,omitempty"`     // of blocks
+	Blocks     int `json:"blocks,omitempty"`      // of a function
+	Work       int `json:"work,omitempty"`        // the squares of each function's blocks, added up: a compiler takes some 10 ns for each
+	Targets    int `json:"targets,omitempty"`     // of a br_table
+	AllTargets int `json:"all-targets,omitempty"` // of all of a module
+}
+
+// Tightened returns the limits with those of other that are set and lower.
+func (l Limits) Tightened(other Limits) Limits {
+	to, by := reflect.ValueOf(&l).Elem(), reflect.ValueOf(other)
+	for i := range to.NumField() {
+		if limit := by.Field(i).Int(); limit > 0 && limit < to.Field(i).Int() {
+			to.Field(i).SetInt(limit)
+		}
+	}
+	return l
 }
 
 // DefaultLimits are the limits where a Config has none.

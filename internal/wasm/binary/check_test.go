@@ -222,3 +222,13 @@ func FuzzPrepare(f *testing.F) {
 		}
 	})
 }
+
+func TestTightened(t *testing.T) {
+	l := DefaultLimits.Tightened(Limits{Size: 100, Functions: DefaultLimits.Functions + 1, Nesting: 3})
+	if l.Size != 100 || l.Nesting != 3 || l.Functions != DefaultLimits.Functions || l.Body != DefaultLimits.Body {
+		t.Errorf("got %+v", l)
+	}
+	if _, err := Prepare([]byte(code(1, none, strings.Repeat("\x02\x40", 4)+strings.Repeat("\x0b", 4))), l); !errors.Is(err, decant.Invalid) {
+		t.Errorf("with 4 blocks in one another: %v", err)
+	}
+}
