@@ -54,6 +54,10 @@ func (r *reader) skip(n uint32) { r.take(n) }
 // leb reads a LEB128 number of at most bits bits, without its sign: what is
 // needed of signed ones is their length.
 func (r *reader) leb(bits int) uint64 {
+	if r.at < len(r.b) && r.b[r.at] < 0x80 { // most numbers are small
+		r.at++
+		return uint64(r.b[r.at-1])
+	}
 	var v uint64
 	for shift := 0; shift < (bits+6)/7*7; shift += 7 {
 		b := r.byte()

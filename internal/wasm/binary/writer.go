@@ -40,7 +40,7 @@ func appendVector(b []byte, n int, content []byte) []byte {
 
 // length is a length as binaries have it.
 func length(n int) uint32 {
-	if n < 0 || n > math.MaxUint32 {
+	if n < 0 || uint64(n) > math.MaxUint32 {
 		panic("a length beyond 32 bits") // Limits.Size is far below
 	}
 	return uint32(n)
