@@ -4,10 +4,12 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w
 # What keeps the device program small: it speaks HTTP/1.1 only, and code that is
-# seldom run (names on the network, configuration, the API's description) is not
-# spread out.
+# seldom run (names on the network, configuration, the API's description,
+# handshakes, compiling), or is no faster for it, is not spread out.
 SELDOM := github.com/miekg/dns github.com/betamos/... golang.org/x/net/... go.yaml.in/... sigs.k8s.io/... github.com/danielgtaylor/... \
-  debug/dwarf encoding/asn1 crypto/x509 regexp/syntax mime
+  debug/dwarf encoding/asn1 crypto/x509 crypto/tls math/big net log/slog regexp/syntax mime \
+  github.com/decant-project/decant/internal/wasm/codecache \
+  github.com/tetratelabs/wazero/internal/wasm/binary github.com/tetratelabs/wazero/internal/engine/wazevo/frontend
 DEVICE := -tags nethttpomithttp2 $(foreach p,$(SELDOM),-gcflags='$(p)=-l')
 TOOL := $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 10s
