@@ -136,16 +136,14 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 	}
 	sig := s.guest.module.functions[function]
 	var params []uint64
-	called := ctx
-	if sig.streams {
-		called = s.begin(ctx, request)
-	} else {
-		called = s.begin(ctx, nil)
+	if !sig.streams {
 		var err error
 		if params, err = decodeParams(sig, request); err != nil {
 			return nil, decant.Errorf(decant.Invalid, "function %s: %w", function, err)
 		}
+		request = nil
 	}
+	called := s.begin(ctx, request)
 	s.fill()
 	results, err := f.Call(called, params...)
 	if err != nil {

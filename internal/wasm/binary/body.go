@@ -79,9 +79,14 @@ const (
 // turns returns what a loop whose turns cost so much pays for in advance.
 func turns(cost int64) int64 { return max(min(cost, mostCost), moreTurns, min(16*cost, mostTurns)) }
 
-// stackOf bounds the bytes of machine stack that a call takes: a compiler may
-// keep each value that an instruction makes.
-func (s *survey) stackOf() int64 { return min(64+8*int64(s.locals)+4*int64(s.weight), mostCost) }
+// stackOf estimates the bytes of machine stack that a call takes: a compiler may
+// keep each value that an instruction makes, and passes values over the stack. No
+// honest function that was measured takes more than twice as much; what a hostile
+// one takes in the merges of its blocks is not seen here, and ends at the
+// compiler's own bound (50 MB).
+func (s *survey) stackOf() int64 {
+	return min(64+8*int64(s.locals)+4*int64(s.instructions)+16*int64(s.passed), mostCost)
+}
 
 // rewrite appends the rewritten function to out. r is at its locals.
 func (b *body) rewrite() {

@@ -104,6 +104,9 @@ func read(binary []byte, limits Limits) (*module, error) {
 		if r.err == nil {
 			r.keep(c.inOrder(id, at))
 			c.section(id, body)
+			if !body.done() && id != sectionCustom && id != sectionElement && id != sectionData {
+				body.damaged()
+			}
 			r.keep(body.err)
 		}
 	}
@@ -159,8 +162,8 @@ func (c *checker) inOrder(id byte, at int) error {
 func (c *checker) uses(size int) []Use {
 	return []Use{
 		{"bytes", size, c.Size},
-		{"imports", len(c.module.Imports), c.Limits.Imports},
-		{"exports", len(c.module.Exports), c.Limits.Exports},
+		{"imports", len(c.module.Imports), c.Imports},
+		{"exports", len(c.module.Exports), c.Exports},
 		{"functions", len(c.functions), c.Functions},
 		{"globals", len(c.globals), c.Globals},
 		{"segments of data and elements", int(c.segments), c.Segments}, //nolint:gosec // within its limit
@@ -221,12 +224,17 @@ func (c *checker) section(id byte, r *reader) {
 		r.each(func(uint32) { c.export(r) })
 	case sectionStart:
 		start := c.inRange(r, "function", r.u32(), len(c.functions))
+		if r.err == nil && c.types[c.functions[start]].values() > 0 {
+			r.fail(decant.Errorf(decant.Invalid, "the start function %d has parameters or results", start))
+		}
 		c.start = &start
 	case sectionDataCount:
 		c.count(r, "data segments", c.Segments)
 		c.dropped = make([]bool, r.u32())
 	case sectionElement, sectionData:
-		c.segments += uint64((&reader{b: r.b}).u32())
+		n := &reader{b: r.b, off: r.off}
+		c.segments += uint64(n.u32())
+		r.keep(n.err)
 		r.keep(over("the module has", "segments of data and elements", c.segments, c.Segments, ""))
 	case sectionCode:
 		c.count(r, "functions", c.Functions)
@@ -433,6 +441,7 @@ func (c *checker) expression(r *reader, who string, s *survey) {
 		case opBr, opBrIf:
 			c.inRange(r, "label", ins.index, depth)
 		case opBrTable:
+			c.inRange(r, "label", ins.index, depth)
 			c.targets += uint64(ins.targets)
 			r.keep(over(who, "targets", uint64(ins.targets), c.Targets, fmt.Sprintf(" in the br_table at byte %d", ins.at)))
 			r.keep(over("the module's br_tables have", "targets", c.targets, c.AllTargets, ""))

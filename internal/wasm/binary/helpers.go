@@ -68,8 +68,10 @@ func (b *body) bulk(sub uint32) {
 		instruction = append(instruction, 0)
 	}
 	beyond := func(local uint32) {
-		b.emit(get(local), []byte{opI64ExtendI32}, get(n), []byte{opI64ExtendI32, opI64Add,
-			opMemorySize, 0, opI64ExtendI32, opI64Const, 16, opI64Shl, opI64GtU})
+		b.emit(get(local), []byte{opI64ExtendI32}, get(n), []byte{
+			opI64ExtendI32, opI64Add,
+			opMemorySize, 0, opI64ExtendI32, opI64Const, 16, opI64Shl, opI64GtU,
+		})
 	}
 	payChunk := func() { b.pay(false, func() { b.emit(i64Const(chunk >> 3)) }) }
 

@@ -87,6 +87,8 @@ func (d Description) Function(name string) (FunctionType, bool) {
 // have it: 0x7f is an i32.
 type FunctionType struct{ Params, Results []byte }
 
+func (t FunctionType) values() uint32 { return uint32(len(t.Params) + len(t.Results)) }
+
 // Memory is how much memory a module begins with, and may grow to, in bytes.
 type Memory struct{ Least, Most uint64 }
 
@@ -114,12 +116,14 @@ func (g global) number() bool { return g.valueType >= typeF64 && g.valueType <= 
 
 // survey is what a function's code amounts to.
 type survey struct {
-	weight  uint32   // of all its instructions, as weigh has it
-	locals  uint32   // the parameters included
-	loops   bool     //
-	calls   bool     // functions of the module, by name or through a table
-	opaque  bool     // its weight says little of the time that it takes
-	callees []uint32 // as long as it is light
+	weight       uint32   // of all its instructions, as weigh has it
+	instructions uint32   //
+	locals       uint32   // the parameters included
+	passed       uint32   // parameters and results of its calls
+	loops        bool     //
+	calls        bool     // functions of the module, by name or through a table
+	opaque       bool     // its weight says little of the time that it takes
+	callees      []uint32 // as long as it is light
 }
 
 // light is the weight up to which a function without loops, with all that it
@@ -130,6 +134,7 @@ const light = 100
 // survey counts an instruction, and looks at what it names.
 func (c *checker) survey(r *reader, ins instruction, s *survey) {
 	s.weight += c.weigh(ins)
+	s.instructions++
 	switch ins.op {
 	case opLocalGet, opLocalSet, opLocalTee:
 		c.inRange(r, "local", ins.index, int(s.locals))
@@ -138,7 +143,9 @@ func (c *checker) survey(r *reader, ins instruction, s *survey) {
 	case opLoop:
 		s.loops = true
 	case opCall:
-		c.inRange(r, "function", ins.index, len(c.functions))
+		if c.inRange(r, "function", ins.index, len(c.functions)); r.err == nil {
+			s.passed += c.types[c.functions[ins.index]].values()
+		}
 		if int(ins.index) < c.imported {
 			s.opaque = true
 			break
@@ -148,7 +155,9 @@ func (c *checker) survey(r *reader, ins instruction, s *survey) {
 			s.callees = append(s.callees, ins.index)
 		}
 	case opCallIndirect:
-		c.inRange(r, "type", ins.index, len(c.types))
+		if c.inRange(r, "type", ins.index, len(c.types)); r.err == nil {
+			s.passed += c.types[ins.index].values()
+		}
 		s.calls, s.opaque = true, true
 	case opRefFunc:
 		c.inRange(r, "function", ins.index, len(c.functions))

@@ -17,10 +17,12 @@ const Reserved = "decant:"
 const (
 	hostModule = "decant"
 
-	// YieldModule and YieldName name the function that a prepared module
-	// imports, (meter i64) -> (meter i64). It is called whenever a Meter says
-	// so, and returns the next.
-	YieldModule, YieldName = hostModule, "yield"
+	// YieldModule is what a prepared module imports a function of.
+	YieldModule = hostModule
+
+	// YieldName is the function, (meter i64) -> (meter i64). It is called
+	// whenever a Meter says so, and returns the next.
+	YieldName = "yield"
 
 	// MeterName is the export of a mutable i64: the Meter.
 	MeterName = Reserved + "meter"
@@ -282,6 +284,9 @@ func vector(r *reader, added int, copyElement func(out []byte) []byte) []byte {
 	out := appendU32(make([]byte, 0, len(r.b)+len(r.b)/8), n+length(added))
 	for ; n > 0 && r.err == nil; n-- {
 		out = copyElement(out)
+	}
+	if !r.done() {
+		r.damaged()
 	}
 	return out
 }

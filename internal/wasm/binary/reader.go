@@ -169,8 +169,8 @@ func (r *reader) instruction() instruction {
 		op == 0x1a || op == 0x1b, // drop, select
 		op == 0xd1:               // ref.is_null
 	case op == opBrTable:
-		r.each(func(uint32) { r.u32(); i.targets++ })
-		r.u32()
+		r.each(func(uint32) { i.index = max(i.index, r.u32()); i.targets++ })
+		i.index = max(i.index, r.u32())
 		i.targets++
 	case op == opCallIndirect:
 		i.index = r.u32()
@@ -221,15 +221,29 @@ func (r *reader) misc(i instruction) uint32 {
 	switch i.sub {
 	case 0, 1, 2, 3, 4, 5, 6, 7: // saturating conversions
 		return 0
-	case subDataDrop, subMemoryFill, subElemDrop, subTableGrow, subTableFill, 16: // table.size
+	case subMemoryFill:
+		r.memory()
+		return 0
+	case subMemoryCopy:
+		r.memory()
+		r.memory()
+		return 0
+	case subDataDrop, subElemDrop, subTableGrow, subTableFill, 16: // table.size
 		return r.u32()
-	case subMemoryInit, subMemoryCopy, subTableInit, subTableCopy:
+	case subMemoryInit, subTableInit, subTableCopy:
 		index := r.u32()
 		r.u32()
 		return index
 	}
 	r.unknown(i)
 	return 0
+}
+
+// memory reads the index of a memory: there is but one.
+func (r *reader) memory() {
+	if r.byte() != 0 {
+		r.damaged()
+	}
 }
 
 // vector reads the immediates of what comes after 0xfd.
