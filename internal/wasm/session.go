@@ -40,12 +40,13 @@ type session struct {
 	ctx     context.Context //nolint:containedctx // files are used without one
 	in      bytes.Reader
 	out     []byte
-	outside error  // the first failure of something outside the guest
-	cut     error  // why some of what it read or wrote was cut off
-	said    []byte // the end of the log
-	logged  int    // bytes of the log
-	burnt   int64  // fuel, up to the last yield
-	given   int32  // fuel, at the last yield
+	outside error     // the first failure of something outside the guest
+	cut     error     // why some of what it read or wrote was cut off
+	said    []byte    // the end of the log
+	logged  int       // bytes of the log
+	burnt   int64     // fuel, up to the last yield
+	given   int32     // fuel, at the last yield
+	rested  time.Time // when others had their turn
 }
 
 // start makes an instance of the guest's module and initializes it.

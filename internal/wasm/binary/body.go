@@ -5,7 +5,7 @@ import "slices"
 // body rewrites the code of one function. Bytes that stay as they are, are
 // copied in spans.
 //
-// Each function that is not free (module.freeCosts) pays for itself when it is
+// Each function that is not free (module.prices) pays for itself when it is
 // entered, out of the global that holds fuel and stack. A loop pays for each
 // turn from a local, which is filled out of the global once in a while: a turn
 // then costs a subtraction and a comparison, in a register.
@@ -47,7 +47,7 @@ type body struct {
 // block is a block of the original that is open.
 type block struct {
 	kind   byte
-	loops  int   // how many blocks up to this one are loops
+	loops  int   // how many blocks were added up to this one
 	in     int   // the loop around it, in body.loops
 	before int64 // of an if: the cost up to it
 	after  int64 // the most that it costs to get behind it; unreachable if nothing does
@@ -132,13 +132,18 @@ func (b *body) enter() {
 	if b.stacked {
 		stack = b.survey.stackOf()
 	}
-	if b.survey.loops {
+	if b.counts() {
 		first = firstTurns
 	}
-	b.pay(stack != 0, func() {
-		b.padded(opI64Const, paddedI64, func(cost int64) int64 { return stack<<32 + min(max(cost, stack/16, 1)+first, mostCost) })
-	})
-	if b.survey.loops {
+	if b.survey.loopsPay() {
+		b.take(func() { b.emit(i64Const(stack)) })
+		b.emit([]byte{opDrop})
+	} else {
+		b.payOften(func() {
+			b.padded(opI64Const, paddedI64, func(cost int64) int64 { return fuel(min(max(cost, stack/16, 1)+first, mostCost)) + stack })
+		}, b.tooLittle())
+	}
+	if b.counts() {
 		b.emit(appendS64([]byte{opI32Const}, first), op(opLocalSet, b.turnsLeft()))
 	}
 	if b.stacked {
@@ -149,23 +154,61 @@ func (b *body) enter() {
 // leave gives the stack back and ends the function.
 func (b *body) leave() {
 	if b.stacked {
-		b.emit([]byte{opEnd}, op(opGlobalGet, b.meter), i64Const(b.survey.stackOf()<<32), []byte{opI64Add}, op(opGlobalSet, b.meter))
+		b.emit([]byte{opEnd}, op(opGlobalGet, b.meter), i64Const(b.survey.stackOf()), []byte{opI64Add}, op(opGlobalSet, b.meter))
 	}
 	b.emit([]byte{opEnd})
 }
 
-// pay takes what amount leaves on the stack out of the meter, and yields where
-// too little is left.
-func (b *body) pay(withStack bool, amount func()) {
-	mask := int64(fuelSign)
-	if withStack {
-		mask = fuelSign | stackSign
+// counts reports whether loops count down turns. Where the function calls others
+// they pay for each turn at once: a local would be saved around each call.
+func (b *body) counts() bool { return b.survey.loops && !b.survey.calls }
+
+// tooLittle tests the meter of a function.
+func (b *body) tooLittle() []byte {
+	if b.stacked {
+		return outOfFuelOrStack
 	}
+	return outOfFuel
+}
+
+// pay takes what amount leaves on the stack out of the meter, and yields where
+// too little fuel is left.
+func (b *body) pay(amount func()) {
+	b.take(amount)
+	b.emit(outOfFuel, []byte{opIf, emptyBlock})
+	b.askForMore()
+	b.emit([]byte{opEnd})
+}
+
+// payOften is pay, laid out such that what is seldom done is out of the way.
+func (b *body) payOften(amount func(), tooLittle []byte) {
+	b.emit([]byte{opBlock, emptyBlock, opBlock, emptyBlock})
+	b.take(amount)
+	b.emit(tooLittle, op(opBrIf, 0), op(opBr, 1), []byte{opEnd})
+	b.askForMore()
+	b.emit([]byte{opEnd})
+}
+
+// take takes what amount leaves on the stack out of the meter, and leaves there
+// what is left.
+func (b *body) take(amount func()) {
 	b.emit(op(opGlobalGet, b.meter))
 	amount()
-	b.emit([]byte{opI64Sub}, op(opLocalTee, b.meterCopy()), op(opGlobalSet, b.meter),
-		op(opLocalGet, b.meterCopy()), i64Const(mask), []byte{opI64And}, i64Const(0), []byte{opI64Ne, opIf, emptyBlock},
-		op(opLocalGet, b.meterCopy()), op(opCall, b.yield), op(opGlobalSet, b.meter), []byte{opEnd})
+	b.emit([]byte{opI64Sub}, op(opLocalTee, b.meterCopy()), op(opGlobalSet, b.meter), op(opLocalGet, b.meterCopy()))
+}
+
+// Tests of a meter: the first, of its fuel only, is the cheaper one.
+var (
+	outOfFuel        = append(i64Const(0), opI64LtS)
+	outOfFuelOrStack = append(append(i64Const(fuelSign|stackSign), opI64And), append(i64Const(0), opI64Ne)...)
+)
+
+// negative tests an i32.
+var negative = []byte{opI32Const, 0, opI32LtS}
+
+// askForMore yields.
+func (b *body) askForMore() {
+	b.emit(op(opLocalGet, b.meterCopy()), op(opCall, b.yield), op(opGlobalSet, b.meter))
 }
 
 // padded emits a constant that is known once the innermost loop is.
@@ -244,23 +287,65 @@ func (b *body) begin(ins instruction) {
 	n := block{kind: ins.op, loops: around.loops, in: len(b.loops) - 1, before: b.loops[len(b.loops)-1].cost, after: unreachable}
 	if ins.op == opLoop && b.charged {
 		b.beginLoop(ins)
-		n.loops++
+		if b.counts() {
+			n.loops += blocksOfLoop
+		}
 	}
 	b.blocks = append(b.blocks, n)
 }
 
-// beginLoop begins a loop within one that fills its turns.
+// blocksOfLoop is how many blocks there are around a loop, that were not there.
+const blocksOfLoop = 3
+
+// beginLoop begins a loop within what endLoop ends. What is seldom done is behind
+// it, in no block that the compiler takes for the way that is gone often: it lays
+// that out first which leads to the beginning of a loop.
 func (b *body) beginLoop(ins instruction) {
 	b.loops = append(b.loops, loop{cost: 1, most: 1})
-	as := b.r.b[ins.start:b.r.at] // the loop with its type
+	as := b.r.b[ins.start+1 : b.r.at] // its type
 	b.instead(ins)
-	less := []byte{opI32Const, 0, opI32LtS}
-	b.emit(as, op(opLocalGet, b.turnsLeft()), less, []byte{opIf, emptyBlock})
-	b.pay(false, func() { b.padded(opI64Const, paddedI32, turns) })
+	if !b.counts() {
+		outside := int64(0)
+		if b.survey.loopsPay() && len(b.loops) == 2 { // the function, and this one
+			outside = b.survey.stackOf() / 16
+		}
+		b.emit([]byte{opLoop}, as)
+		b.payOften(func() {
+			b.padded(opI64Const, paddedI64, func(cost int64) int64 { return fuel(min(max(cost, outside), mostCost)) })
+		}, b.tooLittle())
+		return
+	}
+	b.emit([]byte{opBlock}, as, []byte{opLoop}, as, op(opLocalGet, b.turnsLeft()), negative, []byte{opIf, emptyBlock})
+	b.pay(func() { b.padded(opI64Const, paddedI64, func(cost int64) int64 { return fuel(turns(cost)) }) })
 	b.padded(opI32Const, paddedI32, turns)
-	b.emit(op(opLocalSet, b.turnsLeft()), []byte{opEnd}, as, op(opLocalGet, b.turnsLeft()))
+	b.emit(op(opLocalSet, b.turnsLeft()), []byte{opEnd}, []byte{opBlock}, b.passing(ins.index), []byte{opLoop}, as, op(opLocalGet, b.turnsLeft()))
 	b.padded(opI32Const, paddedI32, func(cost int64) int64 { return min(cost, mostCost) })
-	b.emit([]byte{opI32Sub}, op(opLocalTee, b.turnsLeft()), less, op(opBrIf, 1))
+	b.emit([]byte{opI32Sub}, op(opLocalTee, b.turnsLeft()), negative, op(opBrIf, 1))
+}
+
+// passing returns the type of a block that hands on the parameters of a loop of
+// this type.
+func (b *body) passing(typeOf uint32) []byte {
+	if typeOf == plainBlock || int(typeOf) >= len(b.types) || len(b.types[typeOf].Params) == 0 {
+		return []byte{emptyBlock}
+	}
+	params := string(b.types[typeOf].Params)
+	return appendS64(nil, int64(b.addType(params, params)))
+}
+
+// endLoop ends a loop, and does what is to do when its turns are used up.
+func (b *body) endLoop(ins instruction) {
+	b.instead(ins)
+	b.emit([]byte{opEnd})
+	if b.counts() {
+		b.emit(op(opBr, 2), []byte{opEnd}, op(opBr, 0), []byte{opEnd, opUnreachable, opEnd})
+	}
+	last := len(b.loops) - 1
+	through := b.loops[last].cost
+	b.settle(last)
+	if through == unreachable {
+		b.unreachable()
+	}
 }
 
 // otherwise goes on with the other branch of an if.
@@ -282,14 +367,7 @@ func (b *body) end(ins instruction) {
 		return
 	}
 	if n.kind == opLoop && b.charged {
-		b.instead(ins)
-		b.emit([]byte{opEnd, opEnd})
-		last := len(b.loops) - 1
-		through := b.loops[last].cost
-		b.settle(last)
-		if through == unreachable {
-			b.unreachable()
-		}
+		b.endLoop(ins)
 		return
 	}
 	in := &b.loops[len(b.loops)-1]
@@ -340,7 +418,7 @@ func (b *body) branchTable(ins instruction) {
 
 // call gives a function its new number, and counts what it does not pay for.
 func (b *body) call(ins instruction) {
-	b.spend(b.free[ins.index])
+	b.spend(b.prices[ins.index].callers)
 	if to := b.newIndex(ins.index); to != ins.index {
 		b.instead(ins)
 		b.emit(op(opCall, to))
@@ -351,18 +429,17 @@ func (b *body) call(ins instruction) {
 func (b *body) misc(ins instruction) {
 	switch ins.sub {
 	case subMemoryFill, subMemoryCopy:
-		b.instead(ins)
-		b.emit(op(opCall, b.helper(ins.sub)))
+		b.bulkInstruction(ins)
 	case subMemoryInit:
 		as := slices.Clone(b.r.b[ins.start:b.r.at])
 		b.instead(ins)
 		b.emit(op(opLocalSet, b.length()))
-		b.pay(false, func() { b.emit(op(opLocalGet, b.length()), bytesToFuel) })
+		b.pay(func() { b.emit(op(opLocalGet, b.length()), bytesToFuel) })
 		b.emit(op(opLocalGet, b.length()), as)
 	case subTableInit, subTableCopy, subTableGrow, subTableFill:
 		as := b.r.b[ins.start:b.r.at]
 		b.instead(ins)
-		b.pay(false, func() { b.emit(i64Const(tableCost)) })
+		b.pay(func() { b.emit(i64Const(fuel(tableCost))) })
 		b.emit(as)
 	case subDataDrop:
 		if flag, ok := b.flags[ins.index]; ok {
@@ -371,4 +448,22 @@ func (b *body) misc(ins instruction) {
 			b.emit([]byte{opI32Const, 1}, op(opGlobalSet, flag))
 		}
 	}
+}
+
+// short is how many bytes are copied or filled at the cost of an instruction
+// that takes so long.
+const short = 512
+
+// bulkInstruction copies or fills at once what is short, and has a helper do the
+// rest.
+func (b *body) bulkInstruction(ins instruction) {
+	as := b.r.b[ins.start:b.r.at]
+	b.instead(ins)
+	if !b.charged {
+		b.emit(op(opCall, b.helper(ins.sub)))
+		return
+	}
+	b.spend(short / 8)
+	b.emit(op(opLocalTee, b.length()), op(opLocalGet, b.length()), appendS64([]byte{opI32Const}, short), []byte{opI32LeU, opIf},
+		appendS64(nil, int64(b.addType("\x7f\x7f\x7f", ""))), as, []byte{opElse}, op(opCall, b.helper(ins.sub)), []byte{opEnd})
 }

@@ -421,13 +421,17 @@ func (c *checker) function(r *reader, i uint32) {
 // expression checks the instructions of a function and surveys them.
 func (c *checker) expression(r *reader, who string, s *survey) {
 	depth, blocks := 1, uint64(0)
+	loop := 0 // the depth of the outermost loop around, 0 for none
 	for !r.done() {
 		ins := r.instruction()
-		c.survey(r, ins, s)
+		c.survey(r, ins, loop > 0, s)
 		switch ins.op {
 		case opBlock, opLoop, opIf:
 			depth++
 			blocks++
+			if ins.op == opLoop && loop == 0 {
+				loop = depth
+			}
 			if depth > c.Nesting+1 {
 				r.keep(over(who, "blocks in one another", uint64(depth-1), c.Nesting, fmt.Sprintf(" at byte %d", ins.at)))
 			}
@@ -437,6 +441,9 @@ func (c *checker) expression(r *reader, who string, s *survey) {
 		case opEnd:
 			if depth--; depth == 0 && !r.done() {
 				r.damaged()
+			}
+			if depth < loop {
+				loop = 0
 			}
 		case opBr, opBrIf:
 			c.inRange(r, "label", ins.index, depth)

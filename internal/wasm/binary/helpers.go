@@ -3,16 +3,19 @@ package binary
 // Instructions that are only written, never looked at.
 const (
 	emptyBlock     = 0x40
+	opDrop         = 0x1a
 	opI32Const     = 0x41
 	opI64Const     = 0x42
 	opI32LtS       = 0x48
 	opI32GtU       = 0x4b
 	opI32LeU       = 0x4d
 	opI64Ne        = 0x52
+	opI64LtS       = 0x53
 	opI64GtU       = 0x56
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
 	opI32Or        = 0x72
+	opI32ShrU      = 0x76
 	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
 	opI64And       = 0x83
@@ -27,7 +30,7 @@ const tableCost = 1 << 18
 
 // bytesToFuel turns a number of bytes that are copied or filled into what that
 // costs: a unit for each eight.
-var bytesToFuel = []byte{opI32Const, 3, 0x76, opI64ExtendI32} // i32.shr_u
+var bytesToFuel = []byte{opI32Const, 3, opI32ShrU, opI64ExtendI32, opI64Const, 32, opI64Shl}
 
 // chunk is how many bytes are copied or filled in one go. What is longer yields
 // in between.
@@ -73,7 +76,7 @@ func (b *body) bulk(sub uint32) {
 			opMemorySize, 0, opI64ExtendI32, opI64Const, 16, opI64Shl, opI64GtU,
 		})
 	}
-	payChunk := func() { b.pay(false, func() { b.emit(i64Const(chunk >> 3)) }) }
+	payChunk := func() { b.pay(func() { b.emit(i64Const(fuel(chunk >> 3))) }) }
 
 	b.emit(long, []byte{opIf, emptyBlock})
 	beyond(to)
@@ -99,7 +102,7 @@ func (b *body) bulk(sub uint32) {
 			long, op(opBrIf, 0), []byte{opEnd, opEnd})
 	}
 	b.emit([]byte{opEnd})
-	b.pay(false, func() { b.emit(get(n), bytesToFuel) })
+	b.pay(func() { b.emit(get(n), bytesToFuel) })
 	b.emit(get(to), get(from), get(n), instruction, []byte{opEnd})
 }
 

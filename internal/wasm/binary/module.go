@@ -121,7 +121,9 @@ type survey struct {
 	locals       uint32   // the parameters included
 	passed       uint32   // parameters and results of its calls
 	loops        bool     //
+	outside      uint32   // the weight of what is outside loops
 	calls        bool     // functions of the module, by name or through a table
+	callsOutside bool     // also outside loops
 	opaque       bool     // its weight says little of the time that it takes
 	callees      []uint32 // as long as it is light
 }
@@ -132,9 +134,12 @@ type survey struct {
 const light = 100
 
 // survey counts an instruction, and looks at what it names.
-func (c *checker) survey(r *reader, ins instruction, s *survey) {
+func (c *checker) survey(r *reader, ins instruction, inLoop bool, s *survey) {
 	s.weight += c.weigh(ins)
 	s.instructions++
+	if !inLoop {
+		s.outside += c.weigh(ins)
+	}
 	switch ins.op {
 	case opLocalGet, opLocalSet, opLocalTee:
 		c.inRange(r, "local", ins.index, int(s.locals))
@@ -150,7 +155,7 @@ func (c *checker) survey(r *reader, ins instruction, s *survey) {
 			s.opaque = true
 			break
 		}
-		s.calls = true
+		s.calls, s.callsOutside = true, s.callsOutside || !inLoop
 		if s.weight <= light {
 			s.callees = append(s.callees, ins.index)
 		}
@@ -158,7 +163,7 @@ func (c *checker) survey(r *reader, ins instruction, s *survey) {
 		if c.inRange(r, "type", ins.index, len(c.types)); r.err == nil {
 			s.passed += c.types[ins.index].values()
 		}
-		s.calls, s.opaque = true, true
+		s.calls, s.callsOutside, s.opaque = true, s.callsOutside || !inLoop, true
 	case opRefFunc:
 		c.inRange(r, "function", ins.index, len(c.functions))
 	case opMemoryGrow:
@@ -228,48 +233,64 @@ func (m *module) movable() string {
 	return m.why
 }
 
-// freeCosts returns the weight of each function that charges nothing itself,
-// all that it calls included; 0 for one that charges.
-func (m *module) freeCosts() []uint32 {
-	const unknown, underWay = ^uint32(0), ^uint32(0) - 1
-	costs := make([]uint32, len(m.functions))
-	for i := range costs {
-		costs[i] = unknown
+// price is what a function costs.
+type price struct {
+	callers uint32 // what its callers pay for it
+	pays    bool   // it pays for the rest itself
+}
+
+// prices returns the price of each function. One that is light, with all that it
+// calls, is paid by its callers; of one whose loops pay, they pay what is outside.
+func (m *module) prices() []price {
+	prices := make([]price, len(m.functions))
+	known := make([]bool, len(m.functions))
+	for i := range m.imported {
+		prices[i].pays, known[i] = true, true
 	}
 	// A chain of light calls is no longer than light: each adds its own weight.
-	var cost func(f uint32, room uint32) uint32
-	cost = func(f uint32, room uint32) uint32 {
-		if int(f) < m.imported {
-			return 0
+	var find func(f, room uint32) price
+	find = func(f, room uint32) price {
+		s := price{pays: true}
+		if !known[f] && m.surveys[int(f)-m.imported].weight <= room {
+			known[f], prices[f] = true, s // it pays if it calls itself
+			prices[f] = m.find(f, find)
 		}
-		if costs[f] != unknown {
-			if costs[f] == underWay {
-				return 0 // it calls itself
-			}
-			return costs[f]
+		if known[f] {
+			s = prices[f]
 		}
-		s := &m.surveys[int(f)-m.imported]
-		if s.loops || s.opaque || s.weight > light {
-			costs[f] = 0
-			return 0
-		}
-		if s.weight > room {
-			return 0 // too heavy for this caller; others may differ
-		}
-		costs[f] = underWay
-		total := max(1, s.weight)
-		for _, callee := range s.callees {
-			of := cost(callee, light-min(light, total))
-			if total += of; of == 0 || total > light {
-				total = 0
-				break
-			}
-		}
-		costs[f] = total
-		return total
+		return s
 	}
-	for f := range costs {
-		costs[f] = min(cost(uint32(f), light), light) //nolint:gosec // fewer than Limits.Functions
+	for f := range prices {
+		if !known[f] {
+			known[f] = true
+			prices[f] = price{pays: true}
+			prices[f] = m.find(uint32(f), find) //nolint:gosec // fewer than Limits.Functions
+		}
 	}
-	return costs
+	return prices
+}
+
+// find returns the price of a function, by those that of returns within room.
+func (m *module) find(f uint32, of func(f, room uint32) price) price {
+	s := &m.surveys[int(f)-m.imported]
+	if s.loopsPay() {
+		return price{callers: s.outside, pays: true}
+	}
+	if s.loops || s.opaque || s.weight > light {
+		return price{pays: true}
+	}
+	total := max(1, s.weight)
+	for _, callee := range s.callees {
+		p := of(callee, light-min(light, total))
+		if total += p.callers; p.pays || total > light {
+			return price{pays: true}
+		}
+	}
+	return price{callers: total}
+}
+
+// loopsPay reports whether a function pays in its loops only: nothing is called
+// outside them, and what else is there is light.
+func (s *survey) loopsPay() bool {
+	return s.loops && s.calls && !s.callsOutside && s.outside <= light
 }

@@ -42,23 +42,27 @@ func GlobalName(index uint32) string { return fmt.Sprintf("%sglobal:%d", Reserve
 // DroppedName is the export of an i32 that is 1 once a data segment is dropped.
 func DroppedName(segment uint32) string { return fmt.Sprintf("%sdropped:%d", Reserved, segment) }
 
-// Meter is what a prepared module counts down: fuel in its lower half, bytes of
-// stack in its upper, each signed. Where one is negative the module yields.
+// Meter is what a prepared module counts down: fuel in its upper half, bytes of
+// stack in its lower, each signed. Where one is negative the module yields.
 type Meter int64
 
 // NewMeter returns a meter with so much fuel and stack.
-func NewMeter(fuel, stack int32) Meter { return Meter(int64(stack)<<32 + int64(fuel)) }
+func NewMeter(fuel, stack int32) Meter { return Meter(int64(fuel)<<32 + int64(stack)) }
 
 // Fuel returns the fuel that is left.
-func (m Meter) Fuel() int32 { return int32(m) } //nolint:gosec // its lower half
+func (m Meter) Fuel() int32 { return int32((int64(m) - int64(m.Stack())) >> 32) } //nolint:gosec // its upper half
 
 // Stack returns the bytes of stack that are left.
-func (m Meter) Stack() int32 { return int32((int64(m) - int64(m.Fuel())) >> 32) } //nolint:gosec // its upper half
+func (m Meter) Stack() int32 { return int32(m) } //nolint:gosec // its lower half
 
+// The sign bits of a meter.
 const (
-	fuelSign  = 1 << 31
-	stackSign = -1 << 63
+	fuelSign  = -1 << 63
+	stackSign = 1 << 31
 )
+
+// fuel is what to take from a meter for so much fuel.
+func fuel(n int64) int64 { return n << 32 }
 
 // Prepared is a module as a host runs it.
 type Prepared struct {
@@ -85,7 +89,7 @@ func Prepare(binary []byte, limits Limits) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &preparer{module: m, free: m.freeCosts(), meter: length(len(m.globals)), yield: length(m.imported), helpers: map[uint32]uint32{}}
+	p := &preparer{module: m, prices: m.prices(), meter: length(len(m.globals)), yield: length(m.imported), helpers: map[uint32]uint32{}}
 	p.numberFlags()
 	out, err := p.assemble(binary)
 	if err != nil {
@@ -97,7 +101,7 @@ func Prepare(binary []byte, limits Limits) (*Prepared, error) {
 // preparer rewrites one module.
 type preparer struct {
 	*module
-	free      []uint32          // of each function, what it costs its callers; 0 where it pays itself
+	prices    []price           // of each function
 	meter     uint32            // the global
 	yield     uint32            // the function
 	droppable []uint32          // data segments with a flag
@@ -302,7 +306,7 @@ func (p *preparer) code(r *reader, size int) []byte {
 	for i, s := range p.surveys {
 		f := r.take(r.u32())
 		p.function = p.types[p.functions[p.imported+i]]
-		b := &body{preparer: p, r: f, out: scratch[:0], survey: s, charged: p.free[p.imported+i] == 0}
+		b := &body{preparer: p, r: f, out: scratch[:0], survey: s, charged: p.prices[p.imported+i].pays}
 		b.stacked = b.charged && p.nests(s)
 		b.rewrite()
 		out = appendVector(out, len(b.out), b.out)
@@ -316,7 +320,7 @@ func (p *preparer) nests(s survey) bool {
 	if !s.calls || s.opaque || s.weight > light {
 		return s.calls
 	}
-	return slices.ContainsFunc(s.callees, func(f uint32) bool { return p.free[f] == 0 })
+	return slices.ContainsFunc(s.callees, func(f uint32) bool { return p.prices[f].pays })
 }
 
 // addedCode puts the code of the functions that are added behind the others.
