@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,8 +101,10 @@ func TestShout(t *testing.T) {
 	}
 }
 
-func TestCounter(t *testing.T) {
-	b := newBench(t)
+func TestCounter(t *testing.T) { stayAndMove(t, checkCounter) }
+
+func checkCounter(t *testing.T, b *bench) {
+	t.Helper()
 	first, second := b.start("counter", guest{}), b.start("counter", guest{})
 	for i, g := range []*guest{first, first, second, first} {
 		want := []string{"1\n", "2\n", "1\n", "3\n"}[i]
@@ -113,12 +116,14 @@ func TestCounter(t *testing.T) {
 
 // TestSpeech plays the recordings as a microphone would, in chunks of 96 ms with
 // a gap of silence after each.
-func TestSpeech(t *testing.T) {
+func TestSpeech(t *testing.T) { stayAndMove(t, checkSpeech) }
+
+func checkSpeech(t *testing.T, b *bench) {
+	t.Helper()
 	recordings, _ := filepath.Glob("speech/devices/mic-board/recordings/*.wav")
 	if len(recordings) == 0 {
 		missing(t, "recordings: run `make fetch-speech`")
 	}
-	b := newBench(t)
 	var screen screen
 	frames := b.start("speech/frames", guest{})
 	detector := b.start("speech/detector", guest{models: map[string]string{"vad": "speech/models/silero-vad"}})
@@ -214,9 +219,11 @@ func chunks(t *testing.T, path string) func(yield func([]byte) bool) {
 
 // TestVision holds the classes that ONNX Runtime gives these photographs when
 // it is called directly.
-func TestVision(t *testing.T) {
+func TestVision(t *testing.T) { stayAndMove(t, checkVision) }
+
+func checkVision(t *testing.T, b *bench) {
+	t.Helper()
 	photographs := photographs(t)
-	b := newBench(t)
 	var screen screen
 	classifier := b.start("vision/classify", guest{models: map[string]string{"classifier": "vision/models/mobilenetv2"}})
 	captions := b.start("vision/captions", guest{devices: map[string]wasm.Device{"screen": &screen}})
@@ -290,9 +297,24 @@ func (s *screen) Write(_ context.Context, action []byte) error {
 	return err
 }
 
+// stayAndMove runs a test twice: the second time its guests move now and then
+// before a call, and nobody may notice.
+func stayAndMove(t *testing.T, check func(*testing.T, *bench)) {
+	t.Helper()
+	t.Run("staying", func(t *testing.T) { check(t, newBench(t)) })
+	t.Run("moving", func(t *testing.T) {
+		b := newBench(t)
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		b.moves = rand.New(rand.NewPCG(seed, seed))
+		check(t, b)
+	})
+}
+
 // bench is a device in this process.
 type bench struct {
 	t       *testing.T
+	moves   *rand.Rand // nil: guests stay where they are
 	host    *wasm.Host
 	backend nn.Backend // nil until a guest needs it
 }
@@ -340,9 +362,11 @@ type guest struct {
 	devices map[string]wasm.Device
 	state   string
 
-	t     *testing.T
-	guest *wasm.Guest
-	log   bytes.Buffer
+	t      *testing.T
+	guest  *wasm.Guest
+	log    bytes.Buffer
+	move   func() // before a call, if that is drawn; nil: never
+	config func() wasm.GuestConfig
 }
 
 // start builds the package in dir, and starts it.
@@ -357,17 +381,41 @@ func (b *bench) start(dir string, g guest) *guest {
 	}
 	g.t = b.t
 	models, files := b.load(g.models)
-	session := wasinn.NewSession(models, &g.log)
+	g.config = func() wasm.GuestConfig {
+		session := wasinn.NewSession(models, &g.log)
+		return wasm.GuestConfig{
+			Memory: spec.Needs.Memory, Log: &g.log, Devices: g.devices, Models: files, State: g.state, Keeper: session,
+			Context: func(ctx context.Context) (context.Context, func()) { return wasinn.With(ctx, session), func() {} },
+		}
+	}
 	var err error
-	g.guest, err = b.host.Start(b.t.Context(), module, wasm.GuestConfig{
-		Memory: spec.Needs.Memory, Log: &g.log, Devices: g.devices, Models: files, State: g.state,
-		Context: func(ctx context.Context) (context.Context, func()) { return wasinn.With(ctx, session), func() {} },
-	})
-	if err != nil {
+	if g.guest, err = b.host.Start(b.t.Context(), module, g.config()); err != nil {
 		b.t.Fatal(err)
+	}
+	if b.moves != nil {
+		g.move = func() {
+			if b.moves.IntN(4) == 0 {
+				g.moveTo(b.host, module)
+			}
+		}
 	}
 	b.t.Cleanup(func() { _ = g.guest.Close() })
 	return &g
+}
+
+// moveTo goes on with the guest elsewhere.
+func (g *guest) moveTo(h *wasm.Host, m *wasm.Module) {
+	g.t.Helper()
+	wire := encode(g.t, g.guest)
+	_ = g.guest.Close()
+	snap, _, err := wasm.Decode(bytes.NewReader(wire), snapshotLimits)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer snap.Close()
+	if g.guest, err = h.Restore(g.t.Context(), m, g.config(), snap); err != nil {
+		g.t.Fatal(err)
+	}
 }
 
 // compile makes a module of the package in dir.
@@ -385,6 +433,9 @@ func (b *bench) compile(dir string) *wasm.Module {
 // call returns the response of a call that must succeed.
 func (g *guest) call(function string, request []byte) []byte {
 	g.t.Helper()
+	if g.move != nil {
+		g.move()
+	}
 	response, err := g.guest.Call(g.t.Context(), function, request)
 	if err != nil {
 		g.t.Fatalf("%s: %v; its log:\n%s", function, err, g.log.String())

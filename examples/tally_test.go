@@ -14,7 +14,6 @@ import (
 
 	"github.com/decant-project/decant"
 	"github.com/decant-project/decant/internal/wasm"
-	"github.com/decant-project/decant/internal/wasm/snapshot"
 )
 
 // TestTally checks the same module in four languages: each alone, and that it
@@ -213,7 +212,6 @@ func (b *bench) mover(dir string) func(*rapid.T, *wasm.Guest) *wasm.Guest {
 	hosts := []*wasm.Host{b.host, other.host}
 	modules := []*wasm.Module{b.compile(dir), other.compile(dir)}
 	folder := b.t.TempDir()
-	limits := snapshot.Limits{Memory: decant.GiB, Files: decant.GiB, Extra: decant.MiB}
 	return func(t *rapid.T, g *wasm.Guest) *wasm.Guest {
 		captured, err := g.Capture(b.t.Context())
 		if err != nil {
@@ -225,7 +223,7 @@ func (b *bench) mover(dir string) func(*rapid.T, *wasm.Guest) *wasm.Guest {
 			t.Fatal(err)
 		}
 		_ = g.Close()
-		arrived, _, err := wasm.Decode(&wire, limits)
+		arrived, _, err := wasm.Decode(&wire, snapshotLimits)
 		if err != nil {
 			t.Fatal(err)
 		}

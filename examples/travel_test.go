@@ -65,6 +65,9 @@ func TestTravel(t *testing.T) {
 	}
 }
 
+// snapshotLimits are beyond what any example needs.
+var snapshotLimits = snapshot.Limits{Memory: decant.GiB, Files: decant.GiB, Extra: decant.GiB}
+
 func buildTravellers(t *testing.T) map[string]string {
 	t.Helper()
 	dir, travellers := t.TempDir(), map[string]string{}
@@ -97,8 +100,7 @@ func encode(t *testing.T, g *wasm.Guest) []byte {
 // decode goes on with a snapshot here.
 func (b *bench) decode(dir string, wire []byte) *guest {
 	b.t.Helper()
-	limits := snapshot.Limits{Memory: decant.GiB, Files: decant.MiB, Extra: decant.MiB}
-	snap, _, err := wasm.Decode(bytes.NewReader(wire), limits)
+	snap, _, err := wasm.Decode(bytes.NewReader(wire), snapshotLimits)
 	if err != nil {
 		b.t.Fatal(err)
 	}
