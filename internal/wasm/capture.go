@@ -277,12 +277,12 @@ func (g *Guest) restore(ctx context.Context, snap *Snapshot) (*session, error) {
 var errSnapshot = decant.Errorf(decant.Invalid, "the snapshot does not fit its module: it is damaged, or was made by hand")
 
 func (s *session) restoreMemory(snap *Snapshot) error {
-	if snap.memory == nil {
-		return nil
-	}
-	have, want := uint64(len(s.memory.Bytes())), snap.memory.Size()
-	if s.module.Memory() == nil || want < have {
+	have, want := uint64(len(s.memory.Bytes())), uint64(snap.state.Memory) //nolint:gosec // not negative
+	if want < have || want > 0 && s.module.Memory() == nil {
 		return errSnapshot
+	}
+	if want == 0 {
+		return nil
 	}
 	if want > have {
 		const page = 64 << 10

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,6 +64,7 @@ type Guest struct {
 	stop    context.CancelFunc // ends calls under way
 	stopped context.Context
 	lost    atomic.Bool
+	closing sync.Mutex // held by who takes all turns
 
 	// Of a reactor; who has the turn owns them.
 	reactor    *session
@@ -194,6 +196,8 @@ func (g *Guest) Lost() bool { return g.lost.Load() }
 // Close ends calls under way, waits for them, and frees the guest.
 func (g *Guest) Close() error {
 	g.stop()
+	g.closing.Lock()
+	defer g.closing.Unlock()
 	for range cap(g.turns) {
 		g.turns <- struct{}{}
 	}

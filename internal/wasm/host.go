@@ -8,9 +8,11 @@
 package wasm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -79,6 +81,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	switch {
 	case c.Interpreter || !hasCompiler():
 		h.engine, config = "interpreter", wazero.NewRuntimeConfigInterpreter()
+		h.limits = binary.Interpreted.Tightened(c.Limits)
 	case c.CacheDir != "":
 		command, err := self()
 		if err != nil {
@@ -91,7 +94,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	}
 	h.runtime = wazero.NewRuntimeWithConfig(ctx, config)
 	modules := append([]HostModule{instantiateYield, func(ctx context.Context, r wazero.Runtime) error {
-		ctx = experimental.WithFunctionListenerFactory(ctx, experimental.FunctionListenerFactoryFunc(guardRenumber))
+		ctx = experimental.WithFunctionListenerFactory(ctx, experimental.FunctionListenerFactoryFunc(guard))
 		_, err := wasi_snapshot_preview1.Instantiate(ctx, r)
 		return err
 	}}, c.Modules...)
@@ -103,16 +106,45 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	return h, nil
 }
 
-// guardRenumber ends a guest that gives a file a number far beyond what it may
-// have open: wazero's table of files reaches as far as the highest number, and
-// 2^31 of them take 16 GiB.
-func guardRenumber(f api.FunctionDefinition) experimental.FunctionListener {
-	if f.Name() != "fd_renumber" {
-		return nil
+// bound is the most that a guest may give as a parameter of WASI's functions.
+// wazero believes what it is given: it copies paths, keeps an event for each
+// subscription and what was read of each folder, and its table of files reaches as far as the highest number.
+type bound struct {
+	most uint32
+	says string
+}
+
+// bounds are those of parameters, by their names, and by that of the
+// function where others have it too.
+var bounds = map[string]bound{
+	"to":                 {2 * maxOpen, "it gave a file the number %d: %d at most"},
+	"nsubscriptions":     {4096, "it waits for %d things at a time: %d at most"},
+	"fd_readdir.buf_len": {64 << 10, "it reads %d bytes of a folder at a time: %d at most"},
+	"path_len":           {maxGiven, "it gave a path of %d bytes: %d at most"},
+	"old_path_len":       {maxGiven, "it gave a path of %d bytes: %d at most"},
+	"new_path_len":       {maxGiven, "it gave a path of %d bytes: %d at most"},
+}
+
+// maxGiven bounds the length of a path before it is looked at.
+const maxGiven = 16 << 10
+
+// guard ends a guest that gives WASI more than it may, or whose call has ended:
+// it may call the host thousands of times before it yields.
+func guard(f api.FunctionDefinition) experimental.FunctionListener {
+	bounded := map[int]bound{}
+	for i, name := range f.ParamNames() {
+		if b := cmp.Or(bounds[f.Name()+"."+name], bounds[name]); b.most > 0 {
+			bounded[i] = b
+		}
 	}
-	return experimental.FunctionListenerFunc(func(_ context.Context, _ api.Module, _ api.FunctionDefinition, params []uint64, _ experimental.StackIterator) {
-		if to := api.DecodeI32(params[1]); to > 2*maxOpen {
-			panic(fmt.Errorf("it gave a file the number %d: %d at most", to, 2*maxOpen))
+	return experimental.FunctionListenerFunc(func(ctx context.Context, _ api.Module, _ api.FunctionDefinition, params []uint64, _ experimental.StackIterator) {
+		if s := ctx.Value(sessionKey{}).(*session); s.ended() != nil { //nolint:forcetypeassert // session.begin has put it there
+			panic(s.cut)
+		}
+		for i, b := range bounded {
+			if n := api.DecodeU32(params[i]); n > b.most && n != math.MaxUint32 { // -1 is refused by wazero
+				panic(fmt.Errorf(b.says, n, b.most))
+			}
 		}
 	})
 }
@@ -174,6 +206,11 @@ func (h *Host) Compile(ctx context.Context, original []byte) (*Module, error) {
 	if err := h.checkImports(prepared.Imports); err != nil {
 		return nil, err
 	}
+	if len(prepared.Passed) > 0 {
+		// Called by the host it would work on its own module, not on the guest: an
+		// exit closes that for all.
+		return nil, decant.Errorf(decant.Invalid, "a function of the host is %s of the module", prepared.Passed[0])
+	}
 	compiled, err := h.compile(ctx, prepared.Binary)
 	if err != nil {
 		return nil, err
@@ -200,11 +237,7 @@ func (h *Host) checkImports(imports []binary.Import) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	const most = 10
-	if more := len(missing) - most; more > 0 {
-		missing = append(missing[:most], "and more")
-	}
-	return decant.Errorf(decant.Invalid, "the module imports what this host does not offer: %s", strings.Join(missing, ", ")).
+	return decant.Errorf(decant.Invalid, "the module imports what this host does not offer: %s", list(missing)).
 		WithHelp("build it for WASI preview 1 (wasm32-wasip1)")
 }
 

@@ -2,9 +2,13 @@ package wasm
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"unicode"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -19,6 +23,7 @@ type Module struct {
 	compiled wazero.CompiledModule
 	prepared *binary.Prepared // without its Binary
 	digest   decant.Digest    // of the original
+	closed   sync.Once
 	shape
 }
 
@@ -103,6 +108,22 @@ func (s signature) String() string {
 // _start.
 func (s shape) Functions() []string { return slices.Sorted(maps.Keys(s.functions)) }
 
+// list names some things, in a line that can be shown.
+func list(names []string) string {
+	const most, longest = 10, 100
+	var out []string
+	for _, name := range names[:min(len(names), most)] {
+		if name = name[:min(len(name), longest)]; strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+			name = strconv.Quote(name)
+		}
+		out = append(out, name)
+	}
+	if more := len(names) - len(out); more > 0 {
+		out = append(out, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(out, ", ")
+}
+
 // Command reports whether the module is a command: each call starts it anew.
 func (s shape) Command() bool { return s.command }
 
@@ -112,7 +133,7 @@ func (s shape) Function(name string) (string, error) {
 	if _, ok := s.functions[name]; ok {
 		return name, nil
 	}
-	have := strings.Join(s.Functions(), ", ")
+	have := list(s.Functions())
 	switch {
 	case len(s.functions) == 0:
 		return "", decant.Errorf(decant.NotFound, "the module has no functions").WithHelp("see docs/modules.md for what a function is")
@@ -124,5 +145,9 @@ func (s shape) Function(name string) (string, error) {
 	return "", decant.Errorf(decant.NotFound, "the module has no function %q; it has %s", name, have)
 }
 
-// Close frees the module; its guests are closed before.
-func (m *Module) Close() error { return m.compiled.Close(context.Background()) }
+// Close frees the module; its guests are closed before. The engine counts how
+// often the code of a binary is closed: another module may have the same.
+func (m *Module) Close() (err error) {
+	m.closed.Do(func() { err = m.compiled.Close(context.Background()) })
+	return err
+}

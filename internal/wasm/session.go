@@ -33,7 +33,8 @@ type session struct {
 	meter  api.MutableGlobal
 	began  time.Time     // this session
 	ran    time.Duration // the guest's clock at that moment
-	// exports are those called before: each holds a stack, which is dear to make.
+	// exports are some of those called before. Each holds a stack, which is dear to
+	// make, and as large as it ever was.
 	exports map[string]api.Function
 
 	// Of the call under way.
@@ -84,7 +85,7 @@ func (g *Guest) instantiate(ctx context.Context) (*session, error) {
 		WithStderr(stream(s.log)).
 		WithArgs(append([]string{"module"}, g.config.Args...)...).
 		WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(s.files, "/")).
-		WithRandSource(rand.Reader).
+		WithRandSource(stream(s.random)).
 		WithSysWalltime().
 		WithNanotime(func() int64 { return int64(s.clock()) }, 1).
 		WithNanosleep(s.sleep)
@@ -133,7 +134,6 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 	f := s.exports[function]
 	if f == nil {
 		f = s.module.ExportedFunction(function)
-		s.exports[function] = f
 	}
 	sig := s.guest.module.functions[function]
 	var params []uint64
@@ -145,8 +145,10 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 		request = nil
 	}
 	called := s.begin(ctx, request)
+	defer s.let()
 	s.fill()
 	results, err := f.Call(called, params...)
+	s.remember(function, f)
 	if err != nil {
 		if exit := (*sys.ExitError)(nil); s.guest.module.command && errors.As(err, &exit) && exit.ExitCode() == 0 && ctx.Err() == nil {
 			return s.finish()
@@ -163,6 +165,23 @@ func (s *session) call(ctx context.Context, function string, request []byte) ([]
 		return nil, s.status(function, int32(results[0])) //nolint:gosec // an i32
 	}
 	return s.finish()
+}
+
+// remember keeps an export for the next call, unless its stack may have grown:
+// a unit of fuel buys 16 bytes of it at most.
+func (s *session) remember(function string, f api.Function) {
+	const most, fuel = 8, 1 << 16
+	delete(s.exports, function)
+	if left := binary.Meter(s.meter.Get()).Fuel(); s.burnt == 0 && s.given-left <= fuel && len(s.exports) < most { //nolint:gosec // a bit pattern
+		s.exports[function] = f
+	}
+}
+
+// let goes of the request and the response of a call: the guest may not be
+// called again for long.
+func (s *session) let() {
+	s.in.Reset(nil)
+	s.out = nil
 }
 
 // finish returns the response. What went wrong outside counts only where the
@@ -240,7 +259,7 @@ func (s *session) ended() error {
 	if s.ctx.Err() == nil {
 		return nil
 	}
-	s.cut = s.guest.ended(s.ctx, "reading or writing")
+	s.cut = s.guest.ended(s.ctx, "calling the host")
 	return s.cut
 }
 
@@ -249,6 +268,15 @@ type stream func([]byte) (int, error)
 
 func (f stream) Read(p []byte) (int, error)  { return f(p) }
 func (f stream) Write(p []byte) (int, error) { return f(p) }
+
+// random fills the beginning of p: what the kernel does in one go cannot be
+// stopped.
+func (s *session) random(p []byte) (int, error) {
+	if err := s.ended(); err != nil {
+		return 0, err
+	}
+	return rand.Read(p[:min(len(p), 64<<10)])
+}
 
 // read gives what the guest reads of standard input.
 func (s *session) read(p []byte) (int, error) {

@@ -16,10 +16,15 @@ import (
 // slice is the fuel after which a guest yields: 50 us or less where it is
 // compiled, a few milliseconds where it is interpreted. In between nothing can
 // stop it, and Go cannot collect garbage: everything in the process that
-// allocates may have to wait for it. A guest that touches a page of new memory
-// with every few instructions makes it 30 ms; more fuel would make that longer. A
-// yield costs 70 ns.
-const slice = 200_000
+// allocates may have to wait for it. A yield costs 70 ns.
+//
+// A guest with much memory has less: each page of it that it touches for the
+// first time may take the machine more than a microsecond.
+const (
+	slice      = 200_000
+	shortSlice = 20_000
+	muchMemory = 64 << 20
+)
 
 // turn is how long a guest computes before others have their turn. Go's scheduler
 // alone would let each of them have 10 ms.
@@ -72,7 +77,10 @@ func (s *session) rest() {
 // next is a meter with a slice of fuel, or as much as there is left.
 func (s *session) next(stack int32) binary.Meter {
 	s.given = slice
-	if left := s.guest.config.Fuel - s.burnt; s.guest.config.Fuel > 0 && left < slice {
+	if len(s.memory.Bytes()) > muchMemory {
+		s.given = shortSlice
+	}
+	if left := s.guest.config.Fuel - s.burnt; s.guest.config.Fuel > 0 && left < int64(s.given) {
 		s.given = int32(left) //nolint:gosec // less than a slice
 	}
 	return binary.NewMeter(s.given, stack)

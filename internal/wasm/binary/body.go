@@ -71,7 +71,8 @@ const unreachable = -1
 const (
 	firstTurns = 128   // what a function with loops pays for in advance
 	moreTurns  = 4096  // what a loop pays for in advance, once that is used up
-	mostTurns  = 65536 // the same, of a long loop
+	mostTurns  = 16384 // the same, of a long loop
+	mostLine   = 8192  // what is paid in one go for code that goes straight on, about
 
 	mostCost = 1 << 30 // of anything: a Meter's halves have 31 bits and a sign
 )
@@ -95,8 +96,10 @@ func (b *body) rewrite() {
 	b.loops = append(b.loops, loop{})
 	b.enter()
 	b.blocks = append(b.blocks, block{kind: opBlock, after: unreachable})
-	for len(b.blocks) > 0 {
+	most := 4*len(b.r.b) + 2<<20 // real functions grow by some percent
+	for len(b.blocks) > 0 && b.r.err == nil {
 		b.instruction(b.r.instruction())
+		b.r.keep(over("what is made of a function has", "bytes", uint64(len(b.out)), most, ""))
 	}
 	b.settle(0)
 }
@@ -247,7 +250,21 @@ func (b *body) spend(n uint32) {
 	}
 }
 
+// payAgain pays for what comes next of a long straight line of code, so that
+// nothing long goes on without a look at the meter.
+func (b *body) payAgain(ins instruction) {
+	in := &b.loops[len(b.loops)-1]
+	if !b.charged || in.cost < mostLine {
+		return
+	}
+	b.out = append(b.out, b.r.b[b.copied:ins.start]...)
+	b.copied = ins.start
+	b.pay(func() { b.padded(opI64Const, paddedI64, func(cost int64) int64 { return fuel(min(cost, mostCost)) }) })
+	in.cost = 0
+}
+
 func (b *body) instruction(ins instruction) {
+	b.payAgain(ins)
 	b.spend(b.weigh(ins))
 	switch ins.op {
 	case opBlock, opIf, opLoop:
@@ -271,6 +288,8 @@ func (b *body) instruction(ins instruction) {
 		b.unreachable()
 	case opCall:
 		b.call(ins)
+	case opMemoryGrow:
+		b.grow(ins)
 	case opRefFunc:
 		b.instead(ins)
 		b.emit(op(opRefFunc, b.newIndex(ins.index)))
@@ -423,6 +442,15 @@ func (b *body) call(ins instruction) {
 		b.instead(ins)
 		b.emit(op(opCall, to))
 	}
+}
+
+// grow pays for the pages that are added, after they are: each of them takes the
+// machine some time when it is touched, and the host may give less fuel then.
+func (b *body) grow(ins instruction) {
+	as := slices.Clone(b.r.b[ins.start:b.r.at])
+	b.instead(ins)
+	b.emit(op(opLocalTee, b.length()), as)
+	b.pay(func() { b.emit(op(opLocalGet, b.length()), pagesToFuel) })
 }
 
 // misc makes instructions pay that may take long.

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/decant-project/decant"
@@ -31,6 +32,7 @@ type Limits struct {
 	Segments  int `json:"segments,omitempty"` // of data and elements
 	Name      int `json:"name,omitempty"`     // bytes of an import's or export's name
 
+	Code       int `json:"code,omitempty"`        // bytes of all functions
 	Body       int `json:"body,omitempty"`        // bytes of a function
 	Parameters int `json:"parameters,omitempty"`  // of a type
 	Results    int `json:"results,omitempty"`     // of a type
@@ -42,6 +44,11 @@ type Limits struct {
 	Targets    int `json:"targets,omitempty"`     // of a br_table
 	AllTargets int `json:"all-targets,omitempty"` // of all of a module
 }
+
+// Interpreted are the limits where modules are interpreted: a process makes of them
+// what its interpreter runs, which takes fifty times the size of their code, in
+// itself.
+var Interpreted = DefaultLimits.Tightened(Limits{Code: 8 << 20, Body: 256 << 10})
 
 // Tightened returns the limits with those of other that are set and lower.
 func (l Limits) Tightened(other Limits) Limits {
@@ -57,16 +64,17 @@ func (l Limits) Tightened(other Limits) Limits {
 // DefaultLimits are the limits where a Config has none.
 var DefaultLimits = Limits{
 	Size:      64 << 20,
-	Types:     10_000,
+	Types:     4_000, // the engine never forgets one
 	Imports:   1_000,
 	Exports:   10_000,
 	Functions: 200_000,
 	Globals:   20_000,
 	Tables:    16,
-	Elements:  2_000_000,
+	Elements:  400_000, // what table.copy moves in one go
 	Segments:  500_000, // Go has 11 for each kB
 	Name:      4096,
 
+	Code:       64 << 20,
 	Body:       2 << 20,
 	Parameters: 256,
 	Results:    32,
@@ -227,6 +235,7 @@ func (c *checker) section(id byte, r *reader) {
 		if r.err == nil && c.types[c.functions[start]].values() > 0 {
 			r.fail(decant.Errorf(decant.Invalid, "the start function %d has parameters or results", start))
 		}
+		c.pass("the start function", start)
 		c.start = &start
 	case sectionDataCount:
 		c.count(r, "data segments", c.Segments)
@@ -237,6 +246,7 @@ func (c *checker) section(id byte, r *reader) {
 		r.keep(n.err)
 		r.keep(over("the module has", "segments of data and elements", c.segments, c.Segments, ""))
 	case sectionCode:
+		r.keep(over("the module's functions have", "bytes", uint64(len(r.b)), c.Code, ""))
 		c.count(r, "functions", c.Functions)
 		r.each(func(i uint32) { c.function(r, i) })
 	}
@@ -249,6 +259,13 @@ func (c *checker) inRange(r *reader, what string, index uint32, count int) uint3
 		r.fail(decant.Errorf(decant.Invalid, "there is no %s %d: it is named before byte %d, and there are %d", what, index, r.off+r.at, count))
 	}
 	return index
+}
+
+// pass notes a function that the module imports where its own belong.
+func (c *checker) pass(as string, function uint32) {
+	if int64(function) < int64(c.imported) {
+		c.Passed = append(c.Passed, as)
+	}
 }
 
 // keep keeps an error, if it is one.
@@ -343,6 +360,7 @@ func (c *checker) export(r *reader) {
 	index := r.u32()
 	switch kind {
 	case kindFunction:
+		c.pass("the export "+strconv.Quote(e.Name[:min(len(e.Name), 100)]), index)
 		if c.inRange(r, "function", index, len(c.functions)); r.err == nil {
 			e.Function = c.types[c.functions[index]]
 		}

@@ -14,6 +14,7 @@ const (
 	opI64GtU       = 0x56
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
+	opI32And       = 0x71
 	opI32Or        = 0x72
 	opI32ShrU      = 0x76
 	opI64Add       = 0x7c
@@ -31,6 +32,10 @@ const tableCost = 1 << 18
 // bytesToFuel turns a number of bytes that are copied or filled into what that
 // costs: a unit for each eight.
 var bytesToFuel = []byte{opI32Const, 3, opI32ShrU, opI64ExtendI32, opI64Const, 32, opI64Shl}
+
+// pagesToFuel turns a number of pages that were asked for into what that costs:
+// 128 units for each of as many as there can be.
+var pagesToFuel = append(appendS64([]byte{opI32Const}, 1<<17-1), opI32And, opI64ExtendI32, opI64Const, 32+7, opI64Shl)
 
 // chunk is how many bytes are copied or filled in one go. What is longer yields
 // in between.

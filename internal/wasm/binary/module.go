@@ -41,7 +41,8 @@ const (
 type Description struct {
 	Imports []Import
 	Exports []Export
-	Memory  *Memory // nil without one
+	Passed  []string // the exports, and the start, that are functions which it imports
+	Memory  *Memory  // nil without one
 	Uses    []Use
 }
 

@@ -89,7 +89,7 @@ func Prepare(binary []byte, limits Limits) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &preparer{module: m, prices: m.prices(), meter: length(len(m.globals)), yield: length(m.imported), helpers: map[uint32]uint32{}}
+	p := &preparer{module: m, most: limits.Elements, prices: m.prices(), meter: length(len(m.globals)), yield: length(m.imported), helpers: map[uint32]uint32{}}
 	p.numberFlags()
 	out, err := p.assemble(binary)
 	if err != nil {
@@ -101,6 +101,7 @@ func Prepare(binary []byte, limits Limits) (*Prepared, error) {
 // preparer rewrites one module.
 type preparer struct {
 	*module
+	most      int               // elements of segments
 	prices    []price           // of each function
 	meter     uint32            // the global
 	yield     uint32            // the function
@@ -208,7 +209,7 @@ func (p *preparer) assemble(binary []byte) ([]byte, error) {
 	yieldType := p.addType("\x7e", "\x7e")
 	drop := p.drop()
 	code = p.addedCode(code)
-	out := append(make([]byte, 0, len(binary)+len(binary)/4), binary[:8]...)
+	out := append(make([]byte, 0, len(binary)+len(code)+1<<20), binary[:8]...)
 	for _, s := range parts {
 		out = p.section(out, s, code, yieldType, drop)
 		if s.body.err != nil {
@@ -301,7 +302,8 @@ func (p *preparer) code(r *reader, size int) []byte {
 		return nil
 	}
 	r.u32()
-	out := make([]byte, 0, size)
+	most := size + size/2 + 1<<20 // real modules grow by some percent
+	out := make([]byte, 0, most)
 	scratch := make([]byte, 0, 64<<10)
 	for i, s := range p.surveys {
 		f := r.take(r.u32())
@@ -309,8 +311,13 @@ func (p *preparer) code(r *reader, size int) []byte {
 		b := &body{preparer: p, r: f, out: scratch[:0], survey: s, charged: p.prices[p.imported+i].pays}
 		b.stacked = b.charged && p.nests(s)
 		b.rewrite()
+		r.keep(f.err)
 		out = appendVector(out, len(b.out), b.out)
 		scratch = b.out
+		r.keep(over("what is made of the module has", "bytes", uint64(len(out)), most, ""))
+		if r.err != nil {
+			break
+		}
 	}
 	return out
 }
@@ -405,6 +412,7 @@ func (p *preparer) exports(r *reader, drop *uint32) []byte {
 }
 
 func (p *preparer) elements(r *reader) []byte {
+	total := uint64(0)
 	return vector(r, 0, func(out []byte) []byte {
 		const passive, explicit, expressions = 1, 2, 4
 		flags := r.u32()
@@ -422,6 +430,8 @@ func (p *preparer) elements(r *reader) []byte {
 			out = append(out, r.byte()) // what the elements are
 		}
 		n := r.u32()
+		total += uint64(n)
+		r.keep(over("the module's segments have", "elements", total, p.most, ""))
 		out = appendU32(out, n)
 		for ; n > 0 && r.err == nil; n-- {
 			if flags&expressions != 0 {
@@ -459,40 +469,46 @@ func (p *preparer) custom(r *reader) []byte {
 	return r.b
 }
 
-// names copies the name section.
+// names copies what of the name section is of use: the names of the module and of
+// its functions. They are all in the error of a trap, so there is one for each
+// function at most, and none is long.
 func (p *preparer) names(r *reader) []byte {
-	const functions, locals, labels = 1, 2, 3
+	const module, functions = 0, 1
 	var out []byte
 	for !r.done() {
 		id := r.byte()
 		sub := r.take(r.u32())
 		var content []byte
 		switch id {
+		case module:
+			content = appendName(nil, shortName(sub.name()))
 		case functions:
-			content = vector(sub, 0, func(out []byte) []byte {
-				out = appendU32(out, p.newIndex(sub.u32()))
-				return appendName(out, sub.name())
-			})
-		case locals:
-			content = vector(sub, 0, func(out []byte) []byte {
-				out = appendU32(out, p.newIndex(sub.u32()))
-				start := sub.at
-				n := sub.u32()
-				for ; n > 0 && sub.err == nil; n-- {
-					sub.u32()
-					sub.name()
-				}
-				return append(out, sub.b[start:sub.at]...)
-			})
-		case labels: // there are more of them now
-			continue
+			content = p.functionNames(sub)
 		default:
-			content = sub.b
+			continue
 		}
-		if sub.err != nil {
-			r.fail(sub.err)
-		}
+		r.keep(sub.err)
 		out = appendVector(append(out, id), len(content), content)
 	}
 	return out
+}
+
+func (p *preparer) functionNames(r *reader) []byte {
+	var names []byte
+	n, next := 0, uint32(0)
+	r.each(func(uint32) {
+		index, name := r.u32(), r.name()
+		if r.err != nil || index < next || int64(index) >= int64(len(p.functions)) {
+			return // they come in order
+		}
+		n, next = n+1, index+1
+		names = appendName(appendU32(names, p.newIndex(index)), shortName(name))
+	})
+	return append(appendU32(nil, length(n)), names...)
+}
+
+// shortName returns a name, or as much of it as is worth showing.
+func shortName(name string) string {
+	const longest = 256
+	return strings.ToValidUTF8(name[:min(len(name), longest)], "")
 }

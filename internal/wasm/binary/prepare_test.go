@@ -355,8 +355,8 @@ func TestNames(t *testing.T) {
 		}
 	}
 	p := prepared(t, a.bytes())
-	if !bytes.Contains(p.Binary, []byte("\x03\x01\x00\x07a_local")) || bytes.Contains(p.Binary, []byte("a_label")) {
-		t.Error("the names of locals are wrong, or those of labels are there")
+	if bytes.Contains(p.Binary, []byte("a_local")) || bytes.Contains(p.Binary, []byte("a_label")) {
+		t.Error("the names of locals or labels are there, which are not true any more")
 	}
 }
 

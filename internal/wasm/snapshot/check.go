@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"io/fs"
+	"math"
 	"path"
 	"strings"
 	"time"
@@ -49,6 +50,9 @@ func (s *Snapshot) checkInstance() error {
 	}
 	if s.Clock < 0 {
 		return decant.Errorf(decant.Invalid, "the clock is negative: %d ns", s.Clock)
+	}
+	if s.Clock > maxClock {
+		return decant.Errorf(decant.Invalid, "the clock is at %d ns: %d at most", s.Clock, int64(maxClock))
 	}
 	if s.Memory < 0 || s.Memory%wasmPage != 0 || s.Memory > maxMemory {
 		return decant.Errorf(decant.Invalid, "a memory of %d bytes: want a multiple of 64 KiB, 4 GiB at most", s.Memory)
@@ -137,3 +141,6 @@ func checkExtra(before []Extra, name string) error {
 	}
 	return nil
 }
+
+// maxClock is so far from where a clock overflows that no guest lives to see it.
+const maxClock = math.MaxInt64 / 2
