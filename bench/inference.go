@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 
+	"github.com/decant-project/decant/bench/kernels"
 	"github.com/decant-project/decant/internal/nn"
 	"github.com/decant-project/decant/internal/nn/onnxruntime"
 	"github.com/decant-project/decant/internal/wasinn"
@@ -85,18 +85,7 @@ type guest struct {
 
 // startGuest starts the module infer, with model bound to it.
 func startGuest(ctx context.Context, model nn.Model) (*guest, error) {
-	dir, err := os.MkdirTemp("", "decant-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "infer.wasm")
-	build := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./bench/infer")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	if text, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, text)
-	}
-	binary, err := os.ReadFile(file)
+	binary, err := kernels.Build(ctx, "github.com/decant-project/decant/bench/infer")
 	if err != nil {
 		return nil, err
 	}
