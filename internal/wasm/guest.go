@@ -28,7 +28,7 @@ type GuestConfig struct {
 	Fuel       int64                        // most fuel of a call, one for each simple instruction, about; 0 is as much as it takes
 	Stack      decant.Bytes                 // most machine stack; 0 is DefaultStack
 	Output     int                          // most bytes of a response; 0 is DefaultOutput
-	Log        io.Writer                    // standard error; nil drops it
+	Log        io.Writer                    // standard error, of a command from several calls at a time; nil drops it
 	Args       []string                     // after the program's name
 	Env        map[string]string            //
 	Devices    map[string]Device            // /dev/<name>

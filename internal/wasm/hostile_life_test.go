@@ -190,7 +190,7 @@ func TestCrowd(t *testing.T) {
 	spin := assembly{pages: 1, imports: []string{"fd_write"}, data: []string{active(0, iovecs(1, 0, 1))}, code: []assembled{{code: args(2, 0, 1, 16) + calls(0) + drop + endless("")}}}.bytes()
 	for range 64 {
 		began.Add(1)
-		g := start(t, h, spin, wasm.GuestConfig{Log: &countingLog{then: began.Done}})
+		g := start(t, h, spin, wasm.GuestConfig{Log: onWrite(began.Done)})
 		wg.Go(func() { _, _ = g.Call(ctx, "f", nil) })
 	}
 	began.Wait()
@@ -288,6 +288,14 @@ func TestClosingAtOnce(t *testing.T) {
 	}
 }
 
+// onWrite is called at each write.
+type onWrite func()
+
+func (f onWrite) Write(p []byte) (int, error) {
+	f()
+	return len(p), nil
+}
+
 // TestClosedTwice: a guest may be closed by several at a time.
 func TestClosedTwice(t *testing.T) {
 	h := newHost(t, wasm.Config{})
@@ -298,7 +306,7 @@ func TestClosedTwice(t *testing.T) {
 	for range 20 {
 		var wg, began sync.WaitGroup
 		began.Add(runtime.GOMAXPROCS(0))
-		g := start(t, h, module, wasm.GuestConfig{Log: &countingLog{then: began.Done}})
+		g := start(t, h, module, wasm.GuestConfig{Log: onWrite(began.Done)})
 		for range runtime.GOMAXPROCS(0) {
 			wg.Go(func() { _, _ = g.Call(t.Context(), "_start", nil) })
 		}

@@ -483,8 +483,7 @@ func TestHostileGuests(t *testing.T) {
 }
 
 func (row hostile) run(t *testing.T, engine string, interpreter bool) {
-	switch {
-	case row.engine != "" && row.engine != engine:
+	if row.engine != "" && row.engine != engine {
 		t.Skip("it is not for this engine")
 	}
 	c := wasm.GuestConfig{Memory: hostileMemory, Deadline: hostileDeadline, Stack: 4 * decant.MiB}

@@ -114,7 +114,7 @@ func drawPieces(t *rapid.T, m Memory) iter.Seq2[int64, []byte] {
 func drawSnapshot(t *rapid.T, m Memory) *Snapshot {
 	s := &Snapshot{
 		Module: decant.DigestOf([]byte(rapid.String().Draw(t, "module"))),
-		Clock:  time.Duration(rapid.Int64Min(0).Draw(t, "clock")),
+		Clock:  time.Duration(rapid.Int64Range(0, maxClock).Draw(t, "clock")),
 		Memory: decant.Bytes(len(m)),
 		Files:  drawFiles(t),
 	}
