@@ -8,7 +8,7 @@ LDFLAGS := -s -w
 # handshakes, compiling), or is no faster for it, is not spread out.
 SELDOM := github.com/miekg/dns github.com/betamos/... golang.org/x/net/... go.yaml.in/... sigs.k8s.io/... github.com/danielgtaylor/... \
   debug/dwarf encoding/asn1 crypto/x509 crypto/tls math/big net log/slog regexp/syntax mime \
-  github.com/decant-project/decant/internal/wasm/codecache \
+  github.com/decant-project/decant/internal/wasm/binary github.com/decant-project/decant/internal/wasm/codecache \
   github.com/tetratelabs/wazero/internal/wasm/binary github.com/tetratelabs/wazero/internal/engine/wazevo/frontend
 DEVICE := -tags nethttpomithttp2 $(foreach p,$(SELDOM),-gcflags='$(p)=-l')
 TOOL := $(GO) tool -modfile=tools/go.mod

@@ -32,7 +32,7 @@ func inspect(cmd *cobra.Command, file string) (err error) {
 	if err != nil {
 		return decant.Errorf(decant.NotFound, "cannot read the module: %w", err)
 	}
-	host, err := guesthost.New(cmd.Context(), wasm.Config{Interpreter: true})
+	host, err := guesthost.New(cmd.Context(), wasm.Config{})
 	if err != nil {
 		return err
 	}
@@ -44,11 +44,8 @@ func inspect(cmd *cobra.Command, file string) (err error) {
 	if err := show(cmd, d, func(w io.Writer) { describe(w, d) }); err != nil {
 		return err
 	}
-	for _, i := range d.Imports {
-		if !i.Offered {
-			return decant.Errorf(decant.Invalid, "no device takes this module: it imports what none offers").
-				WithHelp("build it for WASI preview 1 (wasm32-wasip1)")
-		}
+	if d.Refused != "" {
+		return decant.Errorf(decant.Invalid, "no device takes %s: %s", file, d.Refused)
 	}
 	return nil
 }

@@ -16,6 +16,9 @@ type kept struct {
 	Contexts []keptContext `json:"contexts"`
 }
 
+// maxKept bounds the bytes of the tensors that are kept.
+const maxKept = 32 << 20
+
 type keptContext struct {
 	Graph   int          `json:"graph"`
 	Inputs  []*nn.Tensor `json:"inputs"`  // null: not set
@@ -23,7 +26,8 @@ type keptContext struct {
 }
 
 // Capture returns what Restore needs, nil for a session without handles.
-// Unsupported: the guest has brought a model along, which is not kept.
+// Unsupported: the guest has brought a model along, which is not kept. Exhausted:
+// its tensors are too large.
 func (s *Session) Capture() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,6 +41,9 @@ func (s *Session) Capture() ([]byte, error) {
 				WithHelp("bind the model in the application, and load it by name")
 		}
 		k.Graphs = append(k.Graphs, g.name)
+	}
+	if held := s.held(); held > maxKept {
+		return nil, decant.Errorf(decant.Exhausted, "the guest's execution contexts hold tensors of %s, which is more than the %s that can be taken along", decant.Bytes(held), decant.Bytes(maxKept))
 	}
 	for _, x := range s.contexts {
 		c := keptContext{x.graph, make([]*nn.Tensor, len(x.inputs)), x.outputs}
@@ -69,6 +76,15 @@ func (s *Session) Restore(ctx context.Context, data []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.fill(ctx, k); err != nil {
+		s.graphs, s.contexts = nil, nil
+		return err
+	}
+	return nil
+}
+
+// fill makes graphs and contexts of what was kept.
+func (s *Session) fill(ctx context.Context, k kept) error {
 	for _, name := range k.Graphs {
 		model, err := s.models.ByName(ctx, name)
 		if err != nil {
@@ -83,8 +99,8 @@ func (s *Session) Restore(ctx context.Context, data []byte) error {
 		}
 		s.contexts = append(s.contexts, x)
 	}
-	if s.held() > maxHeld {
-		return decant.Errorf(decant.Invalid, "wasi-nn kept tensors of more than %s", decant.Bytes(maxHeld))
+	if s.held() > maxKept {
+		return decant.Errorf(decant.Invalid, "wasi-nn kept tensors of more than %s", decant.Bytes(maxKept))
 	}
 	return nil
 }
@@ -110,6 +126,11 @@ func (s *Session) restored(c keptContext) (*execution, error) {
 			return nil, err
 		}
 		x.inputs[i] = *t
+	}
+	for _, t := range x.outputs {
+		if err := t.Check(); err != nil {
+			return nil, err
+		}
 	}
 	return x, nil
 }

@@ -3,6 +3,7 @@ package wasm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/decant-project/decant"
+	"github.com/decant-project/decant/internal/durable"
 	"github.com/decant-project/decant/internal/wasm/binary"
 	"github.com/decant-project/decant/internal/wasm/memory"
 	"github.com/decant-project/decant/internal/wasm/snapshot"
@@ -47,11 +49,7 @@ func (s *Snapshot) Memory() decant.Bytes { return s.state.Memory }
 // Encode writes the snapshot, as snapshot/FORMAT.md says, and returns its
 // digest.
 func (s *Snapshot) Encode(w io.Writer) (decant.Digest, error) {
-	var failed error
-	digest, err := snapshot.Encode(w, &s.state, func(yield func(int64, []byte) bool) {
-		failed = s.pages(yield)
-	})
-	return digest, errors.Join(failed, err)
+	return snapshot.Encode(w, &s.state, s.pages)
 }
 
 // pages gives the memory in pieces.
@@ -136,42 +134,49 @@ func (g *Guest) Checkpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return g.keep(snap)
+	g.keep(snap)
+	return nil
 }
 
 // keep replaces the checkpoint.
-func (g *Guest) keep(snap *Snapshot) error {
-	last := g.checkpoint
-	g.checkpoint = snap
-	if last == nil {
-		return nil
+func (g *Guest) keep(snap *Snapshot) {
+	if g.checkpoint != nil {
+		_ = g.checkpoint.Close() // whoever maps it goes on
 	}
-	return last.Close()
+	g.checkpoint = snap
 }
 
 // setBack puts an instance made of the checkpoint in place of one that broke
 // down. It is lost where that fails.
 func (g *Guest) setBack(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx) // the call may have ended by its deadline
-	s, err := g.restore(ctx, g.checkpoint)
+	g.reactor.close()                                             // its memory is free for the next
+	s, err := g.restore(context.WithoutCancel(ctx), g.checkpoint) // the call may have ended by its deadline
 	if err != nil {
-		_ = g.reactor.keepLog([]byte("decant: the instance cannot be set back to its checkpoint: " + err.Error() + "\n"))
+		fmt.Fprintf(g.config.Log, "decant: the instance cannot be set back to its checkpoint: %v\n", err)
 		return
 	}
-	_ = g.reactor.keepLog([]byte("decant: the instance is set back to its checkpoint\n"))
-	g.reactor.close()
+	fmt.Fprintln(g.config.Log, "decant: the instance is set back to its checkpoint")
 	g.reactor = s
 }
 
+// movable says why no snapshot can be taken of the guest.
 func (g *Guest) movable() error {
-	if g.module.command {
-		return decant.Errorf(decant.Unsupported, "there is nothing to take along of a command: it keeps nothing from call to call")
-	}
-	if why := g.module.prepared.Unmovable; why != "" {
-		return decant.Errorf(decant.Unsupported, "no snapshot can be taken of the module: %s", why)
+	if err := g.module.movable(); err != nil {
+		return err
 	}
 	if g.reactor.lost {
 		return decant.Errorf(decant.GuestFailed, "the guest broke down in an earlier call")
+	}
+	return nil
+}
+
+// movable says why no snapshot can be taken of the module's guests.
+func (m *Module) movable() error {
+	if m.command {
+		return decant.Errorf(decant.Unsupported, "there is nothing to take along of a command: it keeps nothing from call to call")
+	}
+	if why := m.prepared.Unmovable; why != "" {
+		return decant.Errorf(decant.Unsupported, "no snapshot can be taken of the module: %s", why)
 	}
 	return nil
 }
@@ -233,25 +238,42 @@ func bitsOf(g api.Global) uint64 {
 //   - Conflict: there are files in the folder of /state
 func (h *Host) Restore(ctx context.Context, m *Module, c GuestConfig, snap *Snapshot) (*Guest, error) {
 	g := newGuest(m, c)
-	err := g.movableInto(snap)
-	if err == nil {
-		err = restoreFiles(g.config, snap.state.Files)
-	}
-	if err == nil {
-		ctx, cancel := g.callContext(ctx)
-		defer cancel()
-		g.reactor, err = g.restore(ctx, snap)
-	}
-	if err != nil {
+	if err := g.goOn(ctx, snap); err != nil {
 		g.stop()
 		return nil, err
 	}
 	return g, nil
 }
 
-func (g *Guest) movableInto(snap *Snapshot) error {
-	if g.module.command || g.module.prepared.Unmovable != "" || snap.state.Module != g.module.digest {
-		return decant.Errorf(decant.Invalid, "the snapshot is of the module %s, not of %s", snap.state.Module.Short(), g.module.digest.Short())
+// goOn makes the guest what a snapshot says. Nothing of /state is left behind
+// where that fails.
+func (g *Guest) goOn(ctx context.Context, snap *Snapshot) (err error) {
+	if err := g.fits(snap); err != nil {
+		return err
+	}
+	if err := restoreFiles(g.config, snap.state.Files); err != nil {
+		return err
+	}
+	ctx, cancel := g.callContext(ctx)
+	defer cancel()
+	if g.reactor, err = g.restore(ctx, snap); err != nil && len(snap.state.Files) > 0 {
+		err = errors.Join(err, os.RemoveAll(g.config.State))
+	}
+	return err
+}
+
+// fits refuses a snapshot that is not of the guest's module, or larger than it may
+// be.
+func (g *Guest) fits(snap *Snapshot) error {
+	m := g.module
+	if snap.state.Module != m.digest {
+		return decant.Errorf(decant.Invalid, "the snapshot is of the module %s, not of %s", snap.state.Module.Short(), m.digest.Short())
+	}
+	if err := m.movable(); err != nil {
+		return err
+	}
+	if want := uint64(snap.state.Memory); m.prepared.Memory == nil && want > 0 || m.prepared.Memory != nil && want > m.prepared.Memory.Most { //nolint:gosec // not negative
+		return errSnapshot
 	}
 	if snap.state.Memory > g.config.Memory {
 		return decant.Errorf(decant.Exhausted, "the snapshot's memory is %s, and the guest may have %s", snap.state.Memory, g.config.Memory).
@@ -266,9 +288,11 @@ func (g *Guest) restore(ctx context.Context, snap *Snapshot) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.restoreMemory(snap), s.restoreGlobals(snap), s.restoreDropped(ctx, snap), s.restoreKept(ctx, snap)); err != nil {
-		s.close()
-		return nil, err
+	for _, step := range []func(context.Context, *Snapshot) error{s.restoreMemory, s.restoreGlobals, s.restoreDropped, s.restoreKept} {
+		if err := step(ctx, snap); err != nil {
+			s.close()
+			return nil, err
+		}
 	}
 	s.ran = snap.state.Clock
 	return s, nil
@@ -276,9 +300,9 @@ func (g *Guest) restore(ctx context.Context, snap *Snapshot) (*session, error) {
 
 var errSnapshot = decant.Errorf(decant.Invalid, "the snapshot does not fit its module: it is damaged, or was made by hand")
 
-func (s *session) restoreMemory(snap *Snapshot) error {
+func (s *session) restoreMemory(_ context.Context, snap *Snapshot) error {
 	have, want := uint64(len(s.memory.Bytes())), uint64(snap.state.Memory) //nolint:gosec // not negative
-	if want < have || want > 0 && s.module.Memory() == nil {
+	if want < have {
 		return errSnapshot
 	}
 	if want == 0 {
@@ -293,7 +317,7 @@ func (s *session) restoreMemory(snap *Snapshot) error {
 	return s.memory.Load(snap.memory)
 }
 
-func (s *session) restoreGlobals(snap *Snapshot) error {
+func (s *session) restoreGlobals(_ context.Context, snap *Snapshot) error {
 	want := s.guest.module.prepared.Globals
 	if len(want) != len(snap.state.Globals) {
 		return errSnapshot
@@ -362,16 +386,22 @@ func (r *rootFS) capture() ([]snapshot.File, error) {
 }
 
 // restoreFiles makes the folder of /state what it was. It is there with all that
-// is in it, or not at all.
+// is in it, or not at all, also after a loss of power.
 func restoreFiles(c GuestConfig, files []snapshot.File) error {
+	if c.State != "" {
+		there, err := os.ReadDir(c.State)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return decant.Errorf(decant.Internal, "cannot look into the guest's state folder: %w", err)
+		}
+		if len(there) > 0 {
+			return decant.Errorf(decant.Conflict, "there are files in %s already, where those of the snapshot belong", c.State)
+		}
+	}
 	if len(files) == 0 {
 		return nil
 	}
 	if c.State == "" {
 		return decant.Errorf(decant.Invalid, "the snapshot has files in /state, and the guest has no such folder")
-	}
-	if there, err := os.ReadDir(c.State); err == nil && len(there) > 0 {
-		return decant.Errorf(decant.Conflict, "there are files in %s already, where those of the snapshot belong", c.State)
 	}
 	total := decant.Bytes(0)
 	for _, f := range files {
@@ -386,12 +416,13 @@ func restoreFiles(c GuestConfig, files []snapshot.File) error {
 	return nil
 }
 
+// writeFiles makes dir of files, aside and synced first.
 func writeFiles(dir string, files []snapshot.File) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+	beside := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".restoring")
+	if err := os.RemoveAll(beside); err != nil { // a crash may have left it
 		return err
 	}
-	beside, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+"-")
-	if err != nil {
+	if err := os.MkdirAll(beside, 0o700); err != nil {
 		return err
 	}
 	defer os.RemoveAll(beside)
@@ -401,12 +432,7 @@ func writeFiles(dir string, files []snapshot.File) error {
 	}
 	defer root.Close()
 	for _, f := range files {
-		if f.Folder {
-			err = root.Mkdir(f.Path, 0o700)
-		} else {
-			err = root.WriteFile(f.Path, f.Data, 0o600)
-		}
-		if err != nil {
+		if err := writeOne(root, f); err != nil {
 			return err
 		}
 	}
@@ -414,9 +440,33 @@ func writeFiles(dir string, files []snapshot.File) error {
 		if err := root.Chtimes(f.Path, f.Modified, f.Modified); err != nil {
 			return err
 		}
+		if f.Folder {
+			if err := durable.SyncDir(filepath.Join(beside, filepath.FromSlash(f.Path))); err != nil {
+				return err
+			}
+		}
+	}
+	if err := durable.SyncDir(beside); err != nil {
+		return err
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Rename(beside, dir)
+	if err := os.Rename(beside, dir); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(dir))
+}
+
+// writeOne makes a folder, or a file that is on the disk when it returns.
+func writeOne(root *os.Root, f snapshot.File) error {
+	if f.Folder {
+		return root.Mkdir(f.Path, 0o700)
+	}
+	file, err := root.OpenFile(f.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(f.Data)
+	return errors.Join(err, file.Sync(), file.Close())
 }

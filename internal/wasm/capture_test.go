@@ -157,6 +157,90 @@ func TestRestoreRefused(t *testing.T) {
 	}
 }
 
+// TestRestoreWithoutMemory: a snapshot that gives memory to a module that has none
+// is not of that module.
+func TestRestoreWithoutMemory(t *testing.T) {
+	h := newHost(t, wasm.Config{})
+	var wire bytes.Buffer
+	forged := snapshot.Snapshot{Module: decant.DigestOf([]byte(recursion)), Memory: 64 << 10}
+	if _, err := snapshot.Encode(&wire, &forged, snapshot.Memory(bytes.Repeat([]byte("x"), 64<<10)).Pages()); err != nil {
+		t.Fatal(err)
+	}
+	s, _, err := wasm.Decode(&wire, snapshotLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	m, err := h.Compile(t.Context(), []byte(recursion))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Restore(t.Context(), m, wasm.GuestConfig{}, s); !errors.Is(err, decant.Invalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// failing is a host module that cannot go on, until it can.
+type failing struct{ err error }
+
+func (f *failing) Capture() ([]byte, error)              { return nil, nil }
+func (f *failing) Restore(context.Context, []byte) error { return f.err }
+
+// TestRestoreAgain: a restore that failed leaves nothing behind, and can be tried
+// again; files are never mixed with others.
+func TestRestoreAgain(t *testing.T) {
+	h := newHost(t, wasm.Config{})
+	bin := binary(t, "kit")
+	m, err := h.Compile(t.Context(), bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := start(t, h, bin, wasm.GuestConfig{State: t.TempDir()})
+	empty := capture(t, g)
+	call(t, g, "files", "mkdir /state/d\nput /state/d/a hello")
+	s := capture(t, g)
+	there := filepath.Join(t.TempDir(), "state")
+	keeper := &failing{err: decant.Errorf(decant.NotFound, "no such model")}
+	config := wasm.GuestConfig{State: there, Keeper: keeper}
+	for range 2 {
+		if _, err := h.Restore(t.Context(), m, config, s); !errors.Is(err, decant.NotFound) {
+			t.Errorf("got %v", err)
+		}
+	}
+	keeper.err = nil
+	other := restore(t, h, bin, config, s)
+	if got := call(t, other, "files", "cat /state/d/a"); got != "hello\n" {
+		t.Errorf("its file holds %q", got)
+	}
+	if _, err := h.Restore(t.Context(), m, config, empty); !errors.Is(err, decant.Conflict) {
+		t.Errorf("without files, into a folder that has some: %v", err)
+	}
+	if left, _ := os.ReadDir(filepath.Dir(there)); len(left) != 1 {
+		t.Errorf("beside the folder there are %v", left)
+	}
+}
+
+// TestSetBackFails: a guest that cannot be set back is lost, and says so.
+func TestSetBackFails(t *testing.T) {
+	h := newHost(t, wasm.Config{})
+	var log bytes.Buffer
+	keeper := &failing{}
+	g := start(t, h, binary(t, "kit"), wasm.GuestConfig{Log: &log, Keeper: keeper})
+	if err := g.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	keeper.err = decant.Errorf(decant.NotFound, "no such model")
+	if _, err := g.Call(t.Context(), "breakdown", nil); !errors.Is(err, decant.GuestFailed) {
+		t.Errorf("got %v", err)
+	}
+	if !g.Lost() || !strings.Contains(log.String(), "cannot be set back to its checkpoint: no such model") {
+		t.Errorf("lost: %v; the log says %q", g.Lost(), log.String())
+	}
+	if _, err := g.Call(t.Context(), "count", nil); !errors.Is(err, decant.GuestFailed) {
+		t.Errorf("a call of it: %v", err)
+	}
+}
+
 // TestCheckpoint: a guest that breaks down is set back to its checkpoint.
 func TestCheckpoint(t *testing.T) {
 	h := newHost(t, wasm.Config{})

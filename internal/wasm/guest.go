@@ -111,7 +111,7 @@ func newGuest(m *Module, c GuestConfig) *Guest {
 //   - Invalid: the request is not what a numeric function takes
 //   - GuestFailed: the module says so, or broke down
 //   - Deadline: time ran out
-//   - Exhausted: it reached a limit of memory or output
+//   - Exhausted: it reached a limit of memory, fuel, stack or output
 //   - the error of a link or device that made it fail
 //
 // After some of these a reactor is Lost.
@@ -189,8 +189,8 @@ func (g *Guest) ended(ctx context.Context, during string) error {
 	return decant.Errorf(decant.Deadline, "the call was cancelled while %s", during)
 }
 
-// Lost reports whether a reactor broke down that has no checkpoint: its memory
-// cannot be trusted, and every further call fails. Start another.
+// Lost reports whether a reactor broke down and was not set back to a checkpoint:
+// its memory cannot be trusted, and every further call fails. Start another.
 func (g *Guest) Lost() bool { return g.lost.Load() }
 
 // Close ends calls under way, waits for them, and frees the guest.
@@ -210,5 +210,6 @@ func (g *Guest) Close() error {
 	if g.reactor != nil {
 		g.reactor.close()
 	}
-	return g.keep(nil)
+	g.keep(nil)
+	return nil
 }

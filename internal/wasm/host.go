@@ -203,13 +203,8 @@ func (h *Host) Compile(ctx context.Context, original []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.checkImports(prepared.Imports); err != nil {
+	if err := h.check(prepared.Description); err != nil {
 		return nil, err
-	}
-	if len(prepared.Passed) > 0 {
-		// Called by the host it would work on its own module, not on the guest: an
-		// exit closes that for all.
-		return nil, decant.Errorf(decant.Invalid, "a function of the host is %s of the module", prepared.Passed[0])
 	}
 	compiled, err := h.compile(ctx, prepared.Binary)
 	if err != nil {
@@ -226,10 +221,16 @@ func (h *Host) offers(i binary.Import) bool {
 	return m != nil && i.Kind == "function" && m.ExportedFunctionDefinitions()[i.Name] != nil
 }
 
-// checkImports names every import that nothing here serves.
-func (h *Host) checkImports(imports []binary.Import) error {
+// check refuses what this host cannot run: it names every import that nothing here
+// serves. Invalid.
+func (h *Host) check(d binary.Description) error {
+	if len(d.Passed) > 0 {
+		// Called by the host it would work on its own module, not on the guest: an
+		// exit closes that for all.
+		return decant.Errorf(decant.Invalid, "a function of the host is %s of the module", d.Passed[0])
+	}
 	var missing []string
-	for _, i := range imports {
+	for _, i := range d.Imports {
 		if !h.offers(i) {
 			missing = append(missing, i.String())
 		}

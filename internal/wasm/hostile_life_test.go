@@ -44,8 +44,7 @@ func TestHostileSnapshots(t *testing.T) {
 		{name: "another module", change: func(s *snapshot.Snapshot) { s.Module = decant.DigestOf(nil) }, code: decant.Invalid},
 		{name: "without memory", change: func(s *snapshot.Snapshot) { s.Memory = 0 }, code: decant.Invalid},
 		{name: "all the memory of the module", change: func(s *snapshot.Snapshot) { s.Memory = 4 * page }},
-		{name: "more memory than the module takes", change: func(s *snapshot.Snapshot) { s.Memory = 5 * page }, code: decant.Exhausted},
-		{name: "more memory than the guest may have", change: func(s *snapshot.Snapshot) { s.Memory = 100 * page }, code: decant.Exhausted},
+		{name: "more memory than the module takes", change: func(s *snapshot.Snapshot) { s.Memory = 5 * page }, code: decant.Invalid},
 		{name: "without globals", change: func(s *snapshot.Snapshot) { s.Globals = nil }, code: decant.Invalid},
 		{name: "another global", change: func(s *snapshot.Snapshot) { s.Globals[0].Index = 1 }, code: decant.Invalid},
 		{name: "the meter", change: func(s *snapshot.Snapshot) {

@@ -127,6 +127,12 @@ func endlessly() []hostile {
 		{name: "memory.init of 32 MiB", module: made(func() assembly {
 			return assembly{pages: 1024, data: []string{"\x01" + sized(strings.Repeat("x", 32<<20))}, code: []assembled{{code: endless(args(0, 0, 32<<20) + "\xfc\x08\x00\x00")}}}
 		}), grows: 400 * decant.MiB},
+		{name: "a function with 10,000 locals", module: made(func() assembly {
+			return assembly{code: []assembled{{code: endless(calls(1))}, {locals: "\x01" + num(10_000) + i64t}}}
+		})},
+		{name: "a loop that shifts what it carries", module: made(func() assembly {
+			return assembly{types: []string{signature(strings.Repeat(i64t, 255), "")}, code: []assembled{{code: strings.Repeat(i64Of(1), 255) + "\x03\x02" + i64Of(1) + "\x0c\x00\x0b"}}}
+		})},
 		{name: "table.grow", module: made(func() assembly {
 			return assembly{tables: []string{"\x70\x01\x00" + num(400_000)}, code: []assembled{{code: endless("\xd0\x70" + i32Of(100_000) + "\xfc\x0f\x00" + drop)}}}
 		})},

@@ -19,6 +19,7 @@ type Description struct {
 	Limits    []Limit       `json:"limits"`
 	Movable   bool          `json:"movable"`
 	Unmovable string        `json:"unmovable,omitempty"` // why not
+	Refused   string        `json:"refused,omitempty"`   // why no device takes it
 }
 
 // Function is a function of a module.
@@ -70,6 +71,9 @@ func (h *Host) Inspect(original []byte) (*Description, error) {
 	for _, i := range p.Imports {
 		d.Imports = append(d.Imports, Import{i.String(), h.offers(i)})
 		d.Inference = d.Inference || strings.HasPrefix(i.Module, "wasi_ephemeral_nn")
+	}
+	if err := h.check(p.Description); err != nil {
+		d.Refused = err.Error()
 	}
 	if p.Memory != nil {
 		d.Memory = Memory{decant.Bytes(p.Memory.Least), decant.Bytes(p.Memory.Most)} //nolint:gosec // 4 GiB at most

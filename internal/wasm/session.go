@@ -42,7 +42,7 @@ type session struct {
 	in      bytes.Reader
 	out     []byte
 	outside error     // the first failure of something outside the guest
-	cut     error     // why some of what it read or wrote was cut off
+	cut     error     // why the host ended the call, or cut off what it read or wrote
 	said    []byte    // the end of the log
 	logged  int       // bytes of the log
 	burnt   int64     // fuel, up to the last yield
@@ -246,6 +246,7 @@ func (s *session) failed(err error) {
 	_ = s.keepLog(fmt.Appendln(nil, "decant:", err))
 }
 
+// close frees the instance. It may be closed again.
 func (s *session) close() {
 	_ = s.module.Close(context.Background())
 	_ = s.files.close()

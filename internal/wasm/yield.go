@@ -13,8 +13,9 @@ import (
 	"github.com/decant-project/decant/internal/wasm/binary"
 )
 
-// slice is the fuel after which a guest yields: 50 us or less where it is
-// compiled, a few milliseconds where it is interpreted. In between nothing can
+// slice is the fuel after which a guest yields: 50 us of simple instructions where
+// it is compiled, a few milliseconds where it is interpreted; what misses the
+// caches or moves many values takes longer. In between nothing can
 // stop it, and Go cannot collect garbage: everything in the process that
 // allocates may have to wait for it. A yield costs 70 ns.
 //

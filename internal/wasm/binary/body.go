@@ -5,33 +5,51 @@ import "slices"
 // body rewrites the code of one function. Bytes that stay as they are, are
 // copied in spans.
 //
-// Each function that is not free (module.prices) pays for itself when it is
-// entered, out of the global that holds fuel and stack. A loop pays for each
-// turn from a local, which is filled out of the global once in a while: a turn
-// then costs a subtraction and a comparison, in a register.
+// A function that its callers do not pay for (module.prices) pays out of the
+// meter when it is entered, for the longest way through what is outside its
+// loops. One that may be called again from within takes its stack there, and
+// gives it back behind a block that each return leaves through:
 //
-//	func f                          func f
-//	                                  meter -= stack of f, cost of what is outside loops, first
-//	                                  yield if the meter says so
-//	                                  turns = first
-//	  ...                             block (of f's results)
-//	  loop                              ...
-//	    ...                             loop
-//	  end                                 if turns < 0
-//	  ...                                   meter -= more; yield if the meter says so; turns = more
-//	                                      end
-//	                                      loop
-//	                                        turns -= cost of a turn
-//	                                        br_if 1 (turns < 0)
-//	                                        ...
-//	                                      end
-//	                                    end
-//	                                    ...
-//	                                  end
-//	                                  meter += stack of f
+//	meter -= cost, stack of f; yield if the meter says so
+//	block (of f's results)
+//	  ...
+//	end
+//	meter += stack of f
 //
-// What it costs is the longest path: what may be done between two payments is
-// never more than what was paid, and often less.
+// Long code without a loop pays again on its way (payAgain). A function that
+// calls others in its loops only takes just its stack: its callers pay for what
+// is outside the loops (loopsPay).
+//
+// In functions that call others of the module, each turn of a loop pays:
+//
+//	loop
+//	  meter -= cost of a turn; yield if the meter says so
+//	  ...
+//	end
+//
+// In the others turns are paid in advance, into a local: a turn then costs a
+// subtraction and a comparison, in a register.
+//
+//	block
+//	  loop
+//	    if turns < 0
+//	      meter -= more; yield if the meter says so; turns = more
+//	    end
+//	    block
+//	      loop
+//	        turns -= cost of a turn
+//	        br_if 1 (turns < 0)     pay, and begin the turn again
+//	        ...
+//	      end
+//	      br 2                      the loop is over
+//	    end
+//	    br 0
+//	  end
+//	  unreachable
+//	end
+//
+// A cost is that of the longest way, in instructions: what may be done between
+// two payments is never more than what was paid, and often less.
 type body struct {
 	*preparer
 	r       *reader
@@ -94,6 +112,7 @@ func (b *body) rewrite() {
 	b.declare()
 	b.copied = b.r.at
 	b.loops = append(b.loops, loop{})
+	b.spend(b.survey.entry)
 	b.enter()
 	b.blocks = append(b.blocks, block{kind: opBlock, after: unreachable})
 	most := 4*len(b.r.b) + 2<<20 // real functions grow by some percent
@@ -124,16 +143,17 @@ func (b *body) declare() {
 // The locals that are added.
 func (b *body) meterCopy() uint32 { return b.survey.locals }
 func (b *body) turnsLeft() uint32 { return b.survey.locals + 1 }
-func (b *body) length() uint32    { return b.survey.locals + 2 }
+func (b *body) amount() uint32    { return b.survey.locals + 2 }
 
 // enter pays for the function and begins its outermost block.
 func (b *body) enter() {
 	if !b.charged {
 		return
 	}
+	frame := b.survey.stackOf()
 	stack, first := int64(0), int64(0)
 	if b.stacked {
-		stack = b.survey.stackOf()
+		stack = frame
 	}
 	if b.counts() {
 		first = firstTurns
@@ -143,7 +163,7 @@ func (b *body) enter() {
 		b.emit([]byte{opDrop})
 	} else {
 		b.payOften(func() {
-			b.padded(opI64Const, paddedI64, func(cost int64) int64 { return fuel(min(max(cost, stack/16, 1)+first, mostCost)) + stack })
+			b.padded(opI64Const, paddedI64, func(cost int64) int64 { return fuel(min(max(cost, frame/16, 1)+first, mostCost)) + stack })
 		}, b.tooLittle())
 	}
 	if b.counts() {
@@ -254,7 +274,7 @@ func (b *body) spend(n uint32) {
 // nothing long goes on without a look at the meter.
 func (b *body) payAgain(ins instruction) {
 	in := &b.loops[len(b.loops)-1]
-	if !b.charged || in.cost < mostLine {
+	if in.cost < mostLine {
 		return
 	}
 	b.out = append(b.out, b.r.b[b.copied:ins.start]...)
@@ -320,7 +340,8 @@ const blocksOfLoop = 3
 // it, in no block that the compiler takes for the way that is gone often: it lays
 // that out first which leads to the beginning of a loop.
 func (b *body) beginLoop(ins instruction) {
-	b.loops = append(b.loops, loop{cost: 1, most: 1})
+	cost := int64(b.weigh(ins)) // of the branch that begins another turn
+	b.loops = append(b.loops, loop{cost: cost, most: cost})
 	as := b.r.b[ins.start+1 : b.r.at] // its type
 	b.instead(ins)
 	if !b.counts() {
@@ -396,7 +417,8 @@ func (b *body) end(ins instruction) {
 	in.cost = max(in.cost, n.after)
 }
 
-// label returns what a label is once loops have become two.
+// label returns what a label is once there are blocksOfLoop more around loops that
+// count.
 func (b *body) label(of uint32) uint32 {
 	top := len(b.blocks) - 1
 	return of + uint32(b.blocks[top].loops-b.blocks[top-int(of)].loops) //nolint:gosec // fewer than Limits.Nesting
@@ -449,8 +471,8 @@ func (b *body) call(ins instruction) {
 func (b *body) grow(ins instruction) {
 	as := slices.Clone(b.r.b[ins.start:b.r.at])
 	b.instead(ins)
-	b.emit(op(opLocalTee, b.length()), as)
-	b.pay(func() { b.emit(op(opLocalGet, b.length()), pagesToFuel) })
+	b.emit(op(opLocalTee, b.amount()), as)
+	b.pay(func() { b.emit(op(opLocalGet, b.amount()), pagesToFuel) })
 }
 
 // misc makes instructions pay that may take long.
@@ -461,9 +483,9 @@ func (b *body) misc(ins instruction) {
 	case subMemoryInit:
 		as := slices.Clone(b.r.b[ins.start:b.r.at])
 		b.instead(ins)
-		b.emit(op(opLocalSet, b.length()))
-		b.pay(func() { b.emit(op(opLocalGet, b.length()), bytesToFuel) })
-		b.emit(op(opLocalGet, b.length()), as)
+		b.emit(op(opLocalSet, b.amount()))
+		b.pay(func() { b.emit(op(opLocalGet, b.amount()), bytesToFuel) })
+		b.emit(op(opLocalGet, b.amount()), as)
 	case subTableInit, subTableCopy, subTableGrow, subTableFill:
 		as := b.r.b[ins.start:b.r.at]
 		b.instead(ins)
@@ -478,20 +500,16 @@ func (b *body) misc(ins instruction) {
 	}
 }
 
-// short is how many bytes are copied or filled at the cost of an instruction
+// shortCopy is how many bytes are copied or filled at the cost of an instruction
 // that takes so long.
-const short = 512
+const shortCopy = 512
 
 // bulkInstruction copies or fills at once what is short, and has a helper do the
 // rest.
 func (b *body) bulkInstruction(ins instruction) {
 	as := b.r.b[ins.start:b.r.at]
 	b.instead(ins)
-	if !b.charged {
-		b.emit(op(opCall, b.helper(ins.sub)))
-		return
-	}
-	b.spend(short / 8)
-	b.emit(op(opLocalTee, b.length()), op(opLocalGet, b.length()), appendS64([]byte{opI32Const}, short), []byte{opI32LeU, opIf},
+	b.spend(shortCopy / 8)
+	b.emit(op(opLocalTee, b.amount()), op(opLocalGet, b.amount()), appendS64([]byte{opI32Const}, shortCopy), []byte{opI32LeU, opIf},
 		appendS64(nil, int64(b.addType("\x7f\x7f\x7f", ""))), as, []byte{opElse}, op(opCall, b.helper(ins.sub)), []byte{opEnd})
 }

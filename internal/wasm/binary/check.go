@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/decant-project/decant"
 )
@@ -134,6 +135,7 @@ type checker struct {
 	locals   uint64
 	targets  uint64
 	work     uint64
+	code     int // bytes of all functions
 	largest  int // bytes of a function
 	blocks   int // most of a function
 }
@@ -175,6 +177,7 @@ func (c *checker) uses(size int) []Use {
 		{"functions", len(c.functions), c.Functions},
 		{"globals", len(c.globals), c.Globals},
 		{"segments of data and elements", int(c.segments), c.Segments}, //nolint:gosec // within its limit
+		{"bytes of all functions", c.code, c.Code},
 		{"bytes of the largest function", c.largest, c.Body},
 		{"most blocks of a function", c.blocks, c.Blocks},
 		{"blocks, each function's squared", int(c.work), c.Work}, //nolint:gosec // within its limit
@@ -206,6 +209,10 @@ func (c *checker) count(r *reader, what string, limit int) {
 
 func (c *checker) section(id byte, r *reader) {
 	switch id {
+	case sectionCustom:
+		if !utf8.ValidString(r.name()) {
+			r.damaged()
+		}
 	case sectionType:
 		c.count(r, "types", c.Types)
 		r.each(func(i uint32) { c.functionType(r, i) })
@@ -246,7 +253,8 @@ func (c *checker) section(id byte, r *reader) {
 		r.keep(n.err)
 		r.keep(over("the module has", "segments of data and elements", c.segments, c.Segments, ""))
 	case sectionCode:
-		r.keep(over("the module's functions have", "bytes", uint64(len(r.b)), c.Code, ""))
+		c.code = len(r.b)
+		r.keep(over("the module's functions have", "bytes", uint64(c.code), c.Code, ""))
 		c.count(r, "functions", c.Functions)
 		r.each(func(i uint32) { c.function(r, i) })
 	}
@@ -430,7 +438,10 @@ func (c *checker) function(r *reader, i uint32) {
 	body.keep(over(who, "locals", locals, c.Locals, ""))
 	body.keep(over("the module's functions have", "locals", c.locals, c.AllLocals, fmt.Sprintf(" up to function %d", i)))
 	c.largest = max(c.largest, int(size))
-	s := survey{locals: uint32(locals) + uint32(len(c.types[c.functions[c.imported+int(i)]].Params))} //nolint:gosec // bounded above
+	// An interpreter sets each local to zero. Few functions have more than these.
+	const freeLocals = 32
+	entry := uint32(max(locals, freeLocals) - freeLocals)                                                                                          //nolint:gosec // bounded above
+	s := survey{weight: entry, outside: entry, entry: entry, locals: uint32(locals) + uint32(len(c.types[c.functions[c.imported+int(i)]].Params))} //nolint:gosec // bounded above
 	c.expression(body, who, &s)
 	c.surveys = append(c.surveys, s)
 	r.keep(body.err)

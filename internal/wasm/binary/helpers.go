@@ -26,8 +26,8 @@ const (
 )
 
 // tableCost is what an instruction pays that moves as much of a table as there
-// is: up to Limits.Elements.
-const tableCost = 1 << 18
+// is: a unit for each of Limits.Elements, about.
+const tableCost = 1 << 19
 
 // bytesToFuel turns a number of bytes that are copied or filled into what that
 // costs: a unit for each eight.

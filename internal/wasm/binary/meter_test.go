@@ -49,7 +49,7 @@ func TestCharges(t *testing.T) {
 		"behind the inner of a table":         {begin + begin + not + "\x0e\x01\x00\x01" + end + heavy + end, 1, 1},
 		"behind the outer of a table":         {begin + begin + arg + "\x0e\x01\x00\x01" + end + "\x00" + end + heavy, 1, 1},
 		"behind the default of a table":       {begin + begin + begin + arg + "\x0e\x01\x00\x02" + end + "\x00" + end + "\x00" + end + heavy, 1, 1},
-		"behind what leaves the function":     {leave + heavy, 0, 0},
+		"behind what leaves the function":     {leave + heavy, 0, .3}, // its frame
 		"behind what traps":                   {not + then + "\x00" + heavy + end + heavy, 1, 1},
 		"in an if":                            {arg + then + heavy + end, 1, 1},
 		"behind an if":                        {not + then + "\x00" + end + heavy, 1, 1},

@@ -121,6 +121,7 @@ type survey struct {
 	instructions uint32   //
 	locals       uint32   // the parameters included
 	passed       uint32   // parameters and results of its calls
+	entry        uint32   // what it costs to begin it
 	loops        bool     //
 	outside      uint32   // the weight of what is outside loops
 	calls        bool     // functions of the module, by name or through a table
@@ -202,7 +203,16 @@ const (
 // weigh returns the weight of an instruction, without that of what it calls.
 func (m *module) weigh(ins instruction) uint32 {
 	switch ins.op {
-	case opNop, opBlock, opElse, opEnd:
+	case opBlock, opLoop, opIf: // a branch to it moves what it carries
+		w := uint32(1)
+		if ins.op == opBlock {
+			w = 0
+		}
+		if int64(ins.index) < int64(len(m.types)) {
+			w += m.types[ins.index].values()
+		}
+		return w
+	case opNop, opElse, opEnd:
 		return 0
 	case opCall:
 		if int(ins.index) < m.imported {
@@ -248,7 +258,8 @@ func (m *module) prices() []price {
 	for i := range m.imported {
 		prices[i].pays, known[i] = true, true
 	}
-	// A chain of light calls is no longer than light: each adds its own weight.
+	// Calls of light functions may be as deep as there are functions: Go's stack
+	// grows to that, some 16 MB.
 	var find func(f, room uint32) price
 	find = func(f, room uint32) price {
 		s := price{pays: true}

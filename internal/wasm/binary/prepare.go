@@ -89,7 +89,7 @@ func Prepare(binary []byte, limits Limits) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &preparer{module: m, most: limits.Elements, prices: m.prices(), meter: length(len(m.globals)), yield: length(m.imported), helpers: map[uint32]uint32{}}
+	p := &preparer{module: m, most: limits.Elements, prices: m.prices(), meter: length(len(m.globals)), yield: length(m.imported), helpers: map[uint32]uint32{}, typeIndex: map[string]uint32{}}
 	p.numberFlags()
 	out, err := p.assemble(binary)
 	if err != nil {
@@ -109,6 +109,7 @@ type preparer struct {
 	flags     map[uint32]uint32 // their globals
 
 	addedTypes     [][]byte
+	typeIndex      map[string]uint32 // of the added types
 	addedFunctions [][]byte          // their code
 	addedTypeOf    []uint32          // their types
 	helpers        map[uint32]uint32 // of the instructions that they replace
@@ -151,17 +152,16 @@ func (p *preparer) newIndex(function uint32) uint32 {
 	return function + 1
 }
 
-// addType adds a type without looking whether there is such a one already.
+// addType returns a type that is added, whether the module has such a one or not.
 func (p *preparer) addType(params, results string) uint32 {
 	t := appendVector([]byte{0x60}, len(params), []byte(params))
 	t = appendVector(t, len(results), []byte(results))
-	for i, have := range p.addedTypes {
-		if bytes.Equal(have, t) {
-			return length(len(p.types) + i)
-		}
+	index, ok := p.typeIndex[string(t)]
+	if !ok {
+		index = length(len(p.types) + len(p.addedTypes))
+		p.addedTypes, p.typeIndex[string(t)] = append(p.addedTypes, t), index
 	}
-	p.addedTypes = append(p.addedTypes, t)
-	return length(len(p.types) + len(p.addedTypes) - 1)
+	return index
 }
 
 // addFunction adds a function with this type and code, and returns its number.
@@ -191,10 +191,16 @@ type part struct {
 // assemble puts the new module together.
 func (p *preparer) assemble(binary []byte) ([]byte, error) {
 	var parts []part
-	sections := [len(order) + 1]*reader{}
+	sections, named := [len(order) + 1]*reader{}, false
 	for r := (&reader{b: binary, at: 8}); !r.done(); {
 		id := r.byte()
 		body := r.take(r.u32())
+		if id == sectionCustom {
+			if named || (&reader{b: body.b}).name() != "name" {
+				continue // nothing else is of use to a compiler, and there may be any number
+			}
+			named = true
+		}
 		parts = append(parts, part{id, body})
 		sections[id] = body
 	}
@@ -444,29 +450,15 @@ func (p *preparer) elements(r *reader) []byte {
 	})
 }
 
-// stale are custom sections that are not true of what Prepare makes: they point
-// into the code, or are for linkers.
-var stale = []string{".debug_", "reloc.", "linking", "metadata.code.", "sourceMappingURL", "external_debug_info"}
-
-// custom copies a custom section; nothing of one that is not true any more.
+// custom copies the name section, the only custom one that is kept; nothing of one
+// that is damaged, since it does not matter.
 func (p *preparer) custom(r *reader) []byte {
-	name := r.name()
-	if r.err != nil {
-		return nil
+	out := appendName(nil, r.name())
+	if content := p.names(r); r.err == nil {
+		return append(out, content...)
 	}
-	for _, s := range stale {
-		if strings.HasPrefix(name, s) {
-			return nil
-		}
-	}
-	if name == "name" {
-		if content := p.names(r); r.err == nil {
-			return append(appendName(nil, name), content...)
-		}
-		r.err = nil // as with all custom sections, a damaged one does not matter
-		return nil
-	}
-	return r.b
+	r.err = nil
+	return nil
 }
 
 // names copies what of the name section is of use: the names of the module and of

@@ -8,21 +8,23 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
-	"iter"
 	"slices"
 
 	"github.com/decant-project/decant"
 )
 
-// Encode writes a snapshot and returns its digest. pages gives its memory in
-// pieces of any number of pages: the offset, a multiple of PageSize, and the
-// bytes, in order. What is not given is zero. The same snapshot gives the same
-// bytes, however its memory was cut.
+// Pages gives memory to yield in pieces of any number of pages, in order, until
+// that returns false: the offset, a multiple of PageSize, and the bytes. What is
+// not given is zero.
+type Pages func(yield func(offset int64, data []byte) bool) error
+
+// Encode writes a snapshot, with its memory, and returns its digest. The same
+// snapshot gives the same bytes, however its memory was cut.
 //
 // Invalid: the snapshot, or what pages gives, is not as it must be. Exhausted:
-// there are more globals or dropped segments than fit. Errors of w keep their
-// code. What was written before an error is of no use.
-func Encode(w io.Writer, s *Snapshot, pages iter.Seq2[int64, []byte]) (decant.Digest, error) {
+// there are more globals or dropped segments than fit. Errors of w and pages keep
+// their code. What was written before an error is of no use.
+func Encode(w io.Writer, s *Snapshot, pages Pages) (decant.Digest, error) {
 	e := &encoder{w: w, sum: sha256.New(), err: s.check()}
 	e.header()
 	e.instance(s)
@@ -118,22 +120,24 @@ func (e *encoder) dropped(segments []uint32) {
 	e.finish()
 }
 
-func (e *encoder) memory(size int64, pages iter.Seq2[int64, []byte]) {
+func (e *encoder) memory(size int64, pages Pages) {
 	r := runs{encoder: e}
 	end := int64(0) // of what was given
-	for offset, data := range pages {
+	err := pages(func(offset int64, data []byte) bool {
 		n := int64(len(data))
 		if offset < end || n > size-offset || offset%PageSize != 0 || n%PageSize != 0 {
 			e.fail(decant.Errorf(decant.Invalid, "%d bytes of memory at %d, after byte %d of %d: want whole pages in order", n, offset, end, size))
-		}
-		if e.err != nil {
-			return
+			return false
 		}
 		end = offset + n
 		for page := range slices.Chunk(data, PageSize) {
 			r.add(offset, page)
 			offset += PageSize
 		}
+		return e.err == nil
+	})
+	if err != nil {
+		e.fail(err)
 	}
 	r.finish()
 }

@@ -209,16 +209,17 @@ func TestEncodeRefuses(t *testing.T) {
 		{"beyond the memory", plain(some), wasmPage, page, decant.Invalid, "4096 bytes of memory at 65536, after byte 0 of 65536"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := Encode(io.Discard, test.s, func(yield func(int64, []byte) bool) { yield(test.offset, test.memory) })
+			_, err := Encode(io.Discard, test.s, func(yield func(int64, []byte) bool) error { yield(test.offset, test.memory); return nil })
 			if !errors.Is(err, test.code) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v (%s), want %s with %q", err, decant.CodeOf(err), test.code, test.want)
 			}
 		})
 	}
 	t.Run("the same page twice", func(t *testing.T) {
-		_, err := Encode(io.Discard, plain(some), func(yield func(int64, []byte) bool) {
+		_, err := Encode(io.Discard, plain(some), func(yield func(int64, []byte) bool) error {
 			for yield(0, page) {
 			}
+			return nil
 		})
 		if !errors.Is(err, decant.Invalid) || !strings.Contains(err.Error(), "at 0, after byte 4096 of 65536") {
 			t.Error(err)

@@ -9,7 +9,6 @@ package snapshot
 
 import (
 	"io"
-	"iter"
 	"strconv"
 	"time"
 
@@ -93,8 +92,13 @@ const PageSize = 4096
 type Memory []byte
 
 // Pages gives Encode all of the memory.
-func (m Memory) Pages() iter.Seq2[int64, []byte] {
-	return func(yield func(int64, []byte) bool) { yield(0, m) }
+func (m Memory) Pages() Pages {
+	return func(yield func(int64, []byte) bool) error {
+		if len(m) > 0 {
+			yield(0, m)
+		}
+		return nil
+	}
 }
 
 // WriteAt takes pages from Decode. io.ErrShortWrite: m ends before them.

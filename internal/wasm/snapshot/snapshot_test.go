@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"math"
 	"os"
 	"reflect"
@@ -23,7 +22,7 @@ import (
 // generous are limits that no test reaches by chance.
 var generous = Limits{Memory: 16 * decant.MiB, Files: 64 * decant.MiB, Extra: 16 * decant.MiB}
 
-func encode(t require, s *Snapshot, pages iter.Seq2[int64, []byte]) ([]byte, decant.Digest) {
+func encode(t require, s *Snapshot, pages Pages) ([]byte, decant.Digest) {
 	t.Helper()
 	var out bytes.Buffer
 	digest, err := Encode(&out, s, pages)
@@ -92,7 +91,7 @@ func drawMemory(t *rapid.T) Memory {
 }
 
 // drawPieces cuts memory anywhere, and leaves pieces of zeros out at times.
-func drawPieces(t *rapid.T, m Memory) iter.Seq2[int64, []byte] {
+func drawPieces(t *rapid.T, m Memory) Pages {
 	type piece struct{ from, to int }
 	var pieces []piece
 	for at := 0; at < len(m); {
@@ -102,12 +101,13 @@ func drawPieces(t *rapid.T, m Memory) iter.Seq2[int64, []byte] {
 		}
 		at = to
 	}
-	return func(yield func(int64, []byte) bool) {
+	return func(yield func(int64, []byte) bool) error {
 		for _, p := range pieces {
 			if !yield(int64(p.from), m[p.from:p.to]) {
-				return
+				return nil
 			}
 		}
+		return nil
 	}
 }
 
@@ -241,5 +241,18 @@ func TestDamageIsFound(t *testing.T) {
 		if _, _, err := Decode(bytes.NewReader(damaged), generous, discard); !errors.Is(err, decant.Invalid) {
 			t.Fatalf("bit %d of byte %d flipped: %v", i%8, i, err)
 		}
+	}
+}
+
+// TestPagesFail: what was written of a memory that cannot be read is no snapshot.
+func TestPagesFail(t *testing.T) {
+	broken := decant.Errorf(decant.Corrupt, "the memory is gone")
+	var out bytes.Buffer
+	_, err := Encode(&out, &Snapshot{Module: decant.DigestOf(nil), Memory: 1 << 16}, func(func(int64, []byte) bool) error { return broken })
+	if !errors.Is(err, decant.Corrupt) {
+		t.Errorf("got %v", err)
+	}
+	if _, _, err := Decode(&out, Limits{Memory: 1 << 16}, func(*Snapshot) (io.WriterAt, error) { return make(Memory, 1<<16), nil }); err == nil {
+		t.Error("what was written before is taken for a snapshot")
 	}
 }
