@@ -26,8 +26,9 @@ type PackageSpec struct {
 
 // ModuleSpec says where a package's Wasm file is and how it is made.
 type ModuleSpec struct {
-	Build string `json:"build,omitempty" doc:"Command run in the package's folder before a push"`
-	File  string `json:"file" doc:"The .wasm file, relative to package.yaml"`
+	Build  string         `json:"build,omitempty" doc:"Command run in the package's folder before a push"`
+	File   string         `json:"file" doc:"The .wasm file, relative to package.yaml"`
+	Limits map[string]int `json:"limits,omitempty" doc:"Limits of the module, where they are tighter than decant's own: it is not pushed beyond them"`
 }
 
 // ModelSpec says where a package's model file is and what it is.

@@ -34,6 +34,7 @@ import (
 	httptransport "github.com/decant-project/decant/internal/transport/http"
 	"github.com/decant-project/decant/internal/wasinn"
 	"github.com/decant-project/decant/internal/wasm"
+	"github.com/decant-project/decant/internal/wasm/binary"
 )
 
 type upFlags struct {
@@ -184,8 +185,17 @@ func runAll(ctx context.Context, parts []func(context.Context) error) error {
 type inspector struct{ host *wasm.Host }
 
 // Exports implements packages.Inspector.
-func (i inspector) Exports(ctx context.Context, binary []byte) ([]string, error) {
-	m, err := i.host.Compile(ctx, binary)
+func (i inspector) Exports(ctx context.Context, module []byte, limits map[string]int) ([]string, error) {
+	if len(limits) > 0 {
+		named, err := binary.NamedLimits(limits)
+		if err != nil {
+			return nil, err
+		}
+		if err := i.host.Check(module, named); err != nil {
+			return nil, err
+		}
+	}
+	m, err := i.host.Compile(ctx, module)
 	if err != nil {
 		return nil, err
 	}

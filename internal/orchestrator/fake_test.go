@@ -51,7 +51,7 @@ func wantErr(t testing.TB, err error, code decant.Code, says ...string) {
 // inspector takes the words of a file for the functions of a module.
 type inspector struct{}
 
-func (inspector) Exports(_ context.Context, binary []byte) ([]string, error) {
+func (inspector) Exports(_ context.Context, binary []byte, _ map[string]int) ([]string, error) {
 	return strings.Fields(string(binary)), nil
 }
 

@@ -36,8 +36,8 @@ const Prefix = "packages/"
 // Inspector looks into a module.
 type Inspector interface {
 	// Exports returns the names of the module's functions. Invalid: it is not a
-	// module that can run.
-	Exports(ctx context.Context, binary []byte) ([]string, error)
+	// module that can run, or beyond limits, or there is no such limit.
+	Exports(ctx context.Context, binary []byte, limits map[string]int) ([]string, error)
 }
 
 // Manager manages packages. It is safe for concurrent use.
@@ -145,7 +145,7 @@ func (m *Manager) exports(ctx context.Context, spec decant.PackageSpec, module d
 	if err != nil {
 		return nil, err
 	}
-	exports, err := m.inspect.Exports(ctx, binary)
+	exports, err := m.inspect.Exports(ctx, binary, spec.Module.Limits)
 	if err != nil {
 		return nil, decant.Errorf(decant.CodeOf(err), "package %s: %w", spec.Ref(), err)
 	}

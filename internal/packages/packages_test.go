@@ -21,7 +21,7 @@ var ctx = context.Background()
 // inspector takes any bytes for a module and their words for its functions.
 type inspector struct{}
 
-func (inspector) Exports(_ context.Context, binary []byte) ([]string, error) {
+func (inspector) Exports(_ context.Context, binary []byte, _ map[string]int) ([]string, error) {
 	if bytes.HasPrefix(binary, []byte("not")) {
 		return nil, decant.Errorf(decant.Invalid, "this is not a WebAssembly module")
 	}

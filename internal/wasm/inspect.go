@@ -83,3 +83,10 @@ func (h *Host) Inspect(original []byte) (*Description, error) {
 	}
 	return d, nil
 }
+
+// Check refuses a module that is beyond limits, where they are lower than the
+// host's.
+func (h *Host) Check(original []byte, limits binary.Limits) error {
+	_, err := binary.Prepare(original, h.limits.Tightened(limits))
+	return err
+}

@@ -7,6 +7,7 @@ package binary
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -50,6 +51,21 @@ type Limits struct {
 // what its interpreter runs, which takes fifty times the size of their code, in
 // itself.
 var Interpreted = DefaultLimits.Tightened(Limits{Code: 8 << 20, Body: 256 << 10})
+
+// NamedLimits returns limits by their names in JSON. Invalid: there is no such
+// limit.
+func NamedLimits(named map[string]int) (l Limits, err error) {
+	data, err := json.Marshal(named)
+	if err != nil {
+		return l, err
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&l); err != nil {
+		return l, decant.Errorf(decant.Invalid, "limits of a module: %w", err).WithHelp("docs/devices.md names them")
+	}
+	return l, nil
+}
 
 // Tightened returns the limits with those of other that are set and lower.
 func (l Limits) Tightened(other Limits) Limits {

@@ -228,6 +228,12 @@ func TestTightened(t *testing.T) {
 	if l.Size != 100 || l.Nesting != 3 || l.Functions != DefaultLimits.Functions || l.Body != DefaultLimits.Body {
 		t.Errorf("got %+v", l)
 	}
+	if l, err := NamedLimits(map[string]int{"bytes": 100, "nesting": 3}); err != nil || l != (Limits{Size: 100, Nesting: 3}) {
+		t.Errorf("by name: %+v, %v", l, err)
+	}
+	if _, err := NamedLimits(map[string]int{"byte": 100}); !errors.Is(err, decant.Invalid) {
+		t.Errorf("by a wrong name: %v", err)
+	}
 	if _, err := Prepare([]byte(code(1, none, strings.Repeat("\x02\x40", 4)+strings.Repeat("\x0b", 4))), l); !errors.Is(err, decant.Invalid) {
 		t.Errorf("with 4 blocks in one another: %v", err)
 	}
