@@ -16,7 +16,7 @@ FUZZTIME ?= 10s
 export CGO_ENABLED ?= 0
 export DECANT_DATA ?= $(CURDIR)/../shared/data
 
-.PHONY: help build fetch-ort fetch-speech fetch-vision demo demo-vision test lint bench fuzz cross clean
+.PHONY: help build fetch-ort fetch-speech fetch-vision demo demo-vision test hostile lint bench fuzz cross clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ demo-vision: build fetch-vision ## photographs in, what they show out (KEEP=1 le
 
 test: build fetch-speech $(if $(wildcard $(DECANT_DATA)),fetch-vision) ## all tests, with the race detector
 	CGO_ENABLED=1 DECANT_REQUIRE_ORT=1 $(GO) test -race -timeout 10m ./...
+
+hostile: ## hostile guests once more without the race detector: how long they stall, how much they take
+	$(GO) test -count=1 -run Hostile ./internal/wasm
 
 lint: ## what a reviewer should not have to say
 	$(TOOL) golangci-lint run ./...
