@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/tetratelabs/wazero/api"
 
@@ -368,7 +367,7 @@ func (r *rootFS) capture() ([]snapshot.File, error) {
 	}
 	var files []snapshot.File
 	err := r.state.walk(".", func(below string, info fs.FileInfo) error {
-		f := snapshot.File{Path: below, Folder: info.IsDir(), Modified: info.ModTime().UTC().Truncate(time.Nanosecond)}
+		f := snapshot.File{Path: below, Folder: info.IsDir(), Modified: info.ModTime().UTC()}
 		if !f.Folder {
 			var err error
 			if f.Data, err = r.state.root.ReadFile(below); err != nil {

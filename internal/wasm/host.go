@@ -108,7 +108,8 @@ func New(ctx context.Context, c Config) (*Host, error) {
 
 // bound is the most that a guest may give as a parameter of WASI's functions.
 // wazero believes what it is given: it copies paths, keeps an event for each
-// subscription and what was read of each folder, and its table of files reaches as far as the highest number.
+// subscription and what was read of each folder, and its table of files reaches
+// as far as the highest number.
 type bound struct {
 	most uint32
 	says string
@@ -211,8 +212,7 @@ func (h *Host) Compile(ctx context.Context, original []byte) (*Module, error) {
 		return nil, err
 	}
 	prepared.Binary = nil // it is not needed any more
-	m := &Module{host: h, compiled: compiled, prepared: prepared, digest: decant.DigestOf(original), shape: shapeOf(prepared.Description)}
-	return m, nil
+	return &Module{host: h, compiled: compiled, prepared: prepared, digest: decant.DigestOf(original), shape: shapeOf(prepared.Description)}, nil
 }
 
 // offers reports whether something here serves an import.

@@ -256,9 +256,15 @@ func (b *body) emit(parts ...[]byte) {
 	}
 }
 
+// copyTo copies what was not copied yet, up to a place.
+func (b *body) copyTo(at int) {
+	b.out = append(b.out, b.r.b[b.copied:at]...)
+	b.copied = at
+}
+
 // instead copies what comes before an instruction, and leaves out itself.
 func (b *body) instead(ins instruction) {
-	b.out = append(b.out, b.r.b[b.copied:ins.start]...)
+	b.copyTo(ins.start)
 	b.copied = b.r.at
 }
 
@@ -277,8 +283,7 @@ func (b *body) payAgain(ins instruction) {
 	if in.cost < mostLine {
 		return
 	}
-	b.out = append(b.out, b.r.b[b.copied:ins.start]...)
-	b.copied = ins.start
+	b.copyTo(ins.start)
 	b.pay(func() { b.padded(opI64Const, paddedI64, func(cost int64) int64 { return fuel(min(cost, mostCost)) }) })
 	in.cost = 0
 }
@@ -324,7 +329,7 @@ func (b *body) unreachable() { b.loops[len(b.loops)-1].cost = unreachable }
 func (b *body) begin(ins instruction) {
 	around := &b.blocks[len(b.blocks)-1]
 	n := block{kind: ins.op, loops: around.loops, in: len(b.loops) - 1, before: b.loops[len(b.loops)-1].cost, after: unreachable}
-	if ins.op == opLoop && b.charged {
+	if ins.op == opLoop { // who has loops pays
 		b.beginLoop(ins)
 		if b.counts() {
 			n.loops += blocksOfLoop
@@ -366,7 +371,7 @@ func (b *body) beginLoop(ins instruction) {
 // passing returns the type of a block that hands on the parameters of a loop of
 // this type.
 func (b *body) passing(typeOf uint32) []byte {
-	if typeOf == plainBlock || int(typeOf) >= len(b.types) || len(b.types[typeOf].Params) == 0 {
+	if typeOf == plainBlock || len(b.types[typeOf].Params) == 0 {
 		return []byte{emptyBlock}
 	}
 	params := string(b.types[typeOf].Params)
@@ -406,7 +411,7 @@ func (b *body) end(ins instruction) {
 		b.leave()
 		return
 	}
-	if n.kind == opLoop && b.charged {
+	if n.kind == opLoop {
 		b.endLoop(ins)
 		return
 	}
@@ -493,8 +498,7 @@ func (b *body) misc(ins instruction) {
 		b.emit(as)
 	case subDataDrop:
 		if flag, ok := b.flags[ins.index]; ok {
-			b.out = append(b.out, b.r.b[b.copied:b.r.at]...)
-			b.copied = b.r.at
+			b.copyTo(b.r.at)
 			b.emit([]byte{opI32Const, 1}, op(opGlobalSet, flag))
 		}
 	}

@@ -1,6 +1,9 @@
 package binary
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Numbers of sections.
 const (
@@ -262,22 +265,17 @@ func (m *module) prices() []price {
 	// grows to that, some 16 MB.
 	var find func(f, room uint32) price
 	find = func(f, room uint32) price {
-		s := price{pays: true}
-		if !known[f] && m.surveys[int(f)-m.imported].weight <= room {
-			known[f], prices[f] = true, s // it pays if it calls itself
+		if !known[f] {
+			if m.surveys[int(f)-m.imported].weight > room {
+				return price{pays: true} // for this caller; others may have room
+			}
+			known[f], prices[f] = true, price{pays: true} // if it calls itself
 			prices[f] = m.find(f, find)
 		}
-		if known[f] {
-			s = prices[f]
-		}
-		return s
+		return prices[f]
 	}
 	for f := range prices {
-		if !known[f] {
-			known[f] = true
-			prices[f] = price{pays: true}
-			prices[f] = m.find(uint32(f), find) //nolint:gosec // fewer than Limits.Functions
-		}
+		find(length(f), math.MaxUint32)
 	}
 	return prices
 }
